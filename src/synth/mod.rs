@@ -1,0 +1,1 @@
+//! Describes a process and writes a dump of it, for tests.
