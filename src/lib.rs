@@ -1,5 +1,32 @@
 //! Reads a Windows process dump and says which limit the process hit, who holds the memory, and
 //! what to do next.
+//!
+//! The modules are one street; each uses only those above it in this list.
+
+pub mod limits;
+pub mod notes;
+pub mod table;
+
+pub mod dump;
+pub mod space;
+
+pub mod process;
+pub mod symbols;
+
+pub mod stacks;
+
+pub mod owners;
+
+pub mod findings;
+
+mod analysis;
 
 #[cfg(feature = "synth")]
 pub mod synth;
+
+pub use analysis::{Analysis, Observer, Options, Quiet};
+
+/// Runs a pass that may hit a bug of ours; `None` when it panicked. The other passes stand.
+fn guarded<T>(pass: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(pass)).ok()
+}

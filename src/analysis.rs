@@ -1,0 +1,148 @@
+//! One dump, analyzed: the whole street in one call.
+
+use std::path::{Path, PathBuf};
+
+use crate::dump::{DirectoryEntry, Dump, Error};
+use crate::findings::{self, Case, Finding, Fitness, Verdict};
+use crate::notes::{Note, Notes};
+use crate::owners::{self, Heap, Ledger, ManagedHeap};
+use crate::process::Process;
+use crate::stacks::{self, Stack};
+use crate::symbols::Symbols;
+use crate::table::{DumpText, Table};
+
+/// What an analysis may look at besides the dump.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Breakpad symbol stores, first hit wins.
+    pub symbol_stores: Vec<PathBuf>,
+}
+
+/// Hears what an analysis is doing, to show progress.
+pub trait Observer {
+    /// A step begins: "reading streams", "walking stacks".
+    fn step(&self, what: &'static str);
+}
+
+/// An observer that says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl Observer for Quiet {
+    fn step(&self, _: &'static str) {}
+}
+
+/// Everything that was found out about one dump.
+#[derive(Debug, Clone)]
+pub struct Analysis {
+    /// The dump's file name, without folders.
+    pub file_name: DumpText,
+    /// Size of the file.
+    pub file_size: u64,
+    /// Streams in the directory.
+    pub streams: Vec<DirectoryEntry>,
+    /// The process.
+    pub process: Process,
+    /// The settled map.
+    pub ledger: Ledger,
+    /// Native heaps.
+    pub heaps: Vec<Heap>,
+    /// Managed heaps.
+    pub managed: Vec<ManagedHeap>,
+    /// Tables of the owners.
+    pub tables: Vec<Table>,
+    /// Call stacks.
+    pub stacks: Vec<Stack>,
+    /// What the dump can answer.
+    pub fitness: Vec<Fitness>,
+    /// The first lines.
+    pub verdict: Verdict,
+    /// Conclusions, most important first.
+    pub findings: Vec<Finding>,
+    /// What could not be seen.
+    pub notes: Notes,
+}
+
+impl Analysis {
+    /// Analyzes the dump at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is not a dump of a Windows process. Everything less than
+    /// that is a note.
+    pub fn of(path: &Path, options: &Options, observer: &dyn Observer) -> Result<Self, Error> {
+        let mut notes = Notes::default();
+        observer.step("opening");
+        let dump = Dump::open(path, &mut notes)?;
+        let name = path.file_name().map(|it| it.to_string_lossy().into_owned());
+        Self::of_dump(&dump, name.unwrap_or_default().into(), options, observer, notes)
+    }
+
+    /// Analyzes a dump that is open already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Analysis::of`].
+    pub fn of_dump(
+        dump: &Dump,
+        file_name: DumpText,
+        options: &Options,
+        observer: &dyn Observer,
+        mut notes: Notes,
+    ) -> Result<Self, Error> {
+        observer.step("reading streams");
+        let process = Process::read(dump, &mut notes)?;
+        observer.step("asking owners");
+        let symbols = Symbols { stores: options.symbol_stores.clone() };
+        // Owners read memory, stacks read memory and symbol files: neither waits for the other.
+        let mut stack_notes = Notes::default();
+        let (accounts, stacks) = rayon::join(
+            || {
+                let mut own = Notes::default();
+                (owners::accounts(&process, &mut own), own)
+            },
+            || crate::guarded(|| stacks::walk(&process, &symbols, &mut stack_notes)),
+        );
+        let (accounts, owner_notes) = accounts;
+        notes.merge(owner_notes);
+        notes.merge(stack_notes);
+        let stacks = stacks.unwrap_or_else(|| {
+            notes.add(Note::InternalError, "stacks");
+            Vec::new()
+        });
+        observer.step("settling the map");
+        let ledger = Ledger::settle(&process, &accounts, &mut notes);
+        let (mut heaps, mut managed, mut tables) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, account) in accounts {
+            heaps.extend(account.heaps);
+            managed.extend(account.managed);
+            tables.extend(account.tables);
+        }
+        observer.step("drawing conclusions");
+        let fitness = findings::fitness(&process);
+        let case = Case {
+            process: &process,
+            ledger: &ledger,
+            heaps: &heaps,
+            managed: &managed,
+            stacks: &stacks,
+            fitness: &fitness,
+        };
+        let (verdict, findings) = findings::findings(&case, &mut notes);
+        Ok(Self {
+            file_name,
+            file_size: dump.size(),
+            streams: dump.directory().to_vec(),
+            process,
+            ledger,
+            heaps,
+            managed,
+            tables,
+            stacks,
+            fitness,
+            verdict,
+            findings,
+            notes,
+        })
+    }
+}

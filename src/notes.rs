@@ -1,0 +1,200 @@
+//! What could not be seen, counted by kind.
+//!
+//! A note means that we saw less than we hoped. It appears in every report under "Not visible",
+//! so *nothing there* and *could not look* stay different sentences.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::table::DumpText;
+
+macro_rules! notes {
+    ($($variant:ident $id:literal $text:literal $remedy:literal)*) => {
+        /// A way in which the dump shows less than it might.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Note {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Note {
+            /// Every kind of note, in the order in which reports show them.
+            pub const ALL: &[Note] = &[$(Note::$variant,)*];
+
+            /// The kebab-case id, as in JSON.
+            pub fn id(self) -> &'static str {
+                match self { $(Note::$variant => $id,)* }
+            }
+
+            /// The sentence that a report shows.
+            pub fn text(self) -> &'static str {
+                match self { $(Note::$variant => $text,)* }
+            }
+
+            /// What would make it visible, or nothing when nothing would.
+            pub fn remedy(self) -> Option<&'static str> {
+                let remedy = match self { $(Note::$variant => $remedy,)* };
+                (!remedy.is_empty()).then_some(remedy)
+            }
+        }
+    };
+}
+
+const MA: &str = "procdump -ma <pid>";
+
+notes! {
+    DumpTruncated "dump-truncated" "the file ends before the bytes that its tables promise" "compare the file's size with the original; the disk may have been full"
+    StreamUnreadable "stream-unreadable" "a stream is damaged and was not read" ""
+    StreamPartlyRead "stream-partly-read" "a stream is damaged and only its good entries were read" ""
+    DirectoryUnreadable "directory-unreadable" "a directory entry points outside the file" ""
+    DuplicateStream "duplicate-stream" "a stream stands in the directory twice; the first was read" ""
+    RangesOverlap "ranges-overlap" "captured memory ranges overlap; the first in the file wins" ""
+    RangesUnsorted "ranges-unsorted" "captured memory ranges are out of order and were sorted" ""
+    RangeAbsurd "range-absurd" "a memory range is empty, wraps or lies outside the address space" ""
+    RegionsOverlap "regions-overlap" "entries of the memory map overlap; the first wins" ""
+    RegionGaps "region-gaps" "the memory map has gaps; what lies there is unknown and counted as free" ""
+    NoMemoryMap "no-memory-map" "no MemoryInfoList: the address space cannot be tiled" "procdump -ma <pid>, or MiniDumpWriteDump with MiniDumpWithFullMemoryInfo"
+    MapFromRanges "map-from-ranges" "without a MemoryInfoList the map was built from captured ranges, modules and stacks" "procdump -ma <pid>"
+    NoMemory "no-memory" "the dump holds no memory of the process" "procdump -ma <pid>"
+    MemoryPartlyCaptured "memory-partly-captured" "part of the committed memory is not in the dump" "procdump -ma <pid>"
+    WowDumpOf32Bit "wow64-dump" "a 64-bit tool wrote this dump of a 32-bit process; the 32-bit side was reconstructed" "procdump -ma <pid> writes a 32-bit dump by itself; Task Manager: use C:\\Windows\\SysWOW64\\taskmgr.exe"
+    PebUnreadable "peb-unreadable" "the process environment block is not in the dump: heap list, command line and loader lists are unknown" "procdump -ma <pid>"
+    TebUnreadable "teb-unreadable" "a thread's environment block is not in the dump: its stack's reservation is unknown" "procdump -ma <pid>"
+    ExeHeaderUnreadable "exe-header-unreadable" "the program's PE header is not in the dump, so LARGE_ADDRESS_AWARE is unknown" "procdump -ma <pid>"
+    CeilingGuessed "ceiling-guessed" "the address-space ceiling was inferred from the memory map" ""
+    LoaderListBroken "loader-list-broken" "a loader list loops or leaves captured memory" ""
+    ModuleListMismatch "module-list-mismatch" "an image in memory is missing from the module list" ""
+    ModuleNotLoaded "module-not-in-memory" "a listed module has no image header in memory" ""
+    StackUnreadable "stack-unreadable" "a thread's stack memory is not in the dump" "procdump -ma <pid>"
+    ContextUnreadable "context-unreadable" "a thread's registers could not be read" ""
+    FramesCut "frames-cut" "a stack is longer than the frames that are kept" ""
+    SymbolsMissing "symbols-missing" "a module on a stack has no matching symbol file; exports name what they can" "put NAME.sym under symbols/NAME.pdb/ID/, or name a store with --symbols"
+    SymbolsUnreadable "symbols-unreadable" "a symbol file is damaged" ""
+    HeapUnreadable "heap-unreadable" "a heap in the PEB's list is not in the dump" "procdump -ma <pid>"
+    HeapUnknown "heap-unknown" "a heap has no structure that is known; it is shown by region only" ""
+    HeapCountersDisagree "heap-counters-disagree" "a heap's own counters differ from the sum of its segments" ""
+    HeapListBroken "heap-list-broken" "a heap's segment or block list loops or leaves captured memory" ""
+    HeapSegmentUnread "heap-segment-unread" "a heap segment's header is not in the dump" "procdump -ma <pid>"
+    HeapBlocksNotWalked "heap-blocks-not-walked" "heap blocks were not listed" "procdump -ma <pid>"
+    ManagedHeapNotWalked "managed-heap-not-walked" "managed objects were not listed; the managed heap is shown by region" ""
+    ManagedHeapNotFound "managed-heap-not-found" "a .NET runtime is loaded, but its heap was not found in the dump" "procdump -ma <pid>"
+    MappedFilesUnnamed "mapped-files-unnamed" "a minidump does not name the files behind mapped memory; mapped-file and shareable are told apart by content, as a guess" "VMMap on the live process"
+    WorkingSetAbsent "working-set-absent" "working set and page tables are not in a dump" "VMMap or Task Manager on the live process"
+    NoCommitCounters "no-commit-counters" "no SystemMemoryInfo and ProcessVmCounters streams: commit limit and the system's private bytes are unknown" "procdump -ma <pid> on Windows 8 or later"
+    NoHandles "no-handles" "no handle stream" "procdump -ma <pid>"
+    NoThreadTimes "no-thread-times" "no ThreadInfoList: CPU times are unknown" "procdump -ma <pid>"
+    ClaimConflict "claim-conflict" "two owners claim the same bytes; the stronger evidence was taken" ""
+    InternalError "internal-error" "a pass stopped by an internal error; the others stand" "please report it with this dump's `report --format json`"
+}
+
+/// The procdump line that captures everything, where a note has no better one.
+pub fn full_dump_line() -> &'static str {
+    MA
+}
+
+/// Where a note was first met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A position in the dump file.
+    Offset(u64),
+    /// An address in the target process.
+    Va(u64),
+    /// A thing that has a name: a stream, a module, a pass.
+    Named(DumpText),
+    /// Nowhere in particular.
+    Nowhere,
+}
+
+impl From<&str> for Place {
+    fn from(name: &str) -> Self {
+        Place::Named(DumpText::from(name))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Offset(offset) => write!(f, "offset {offset:#x}"),
+            Place::Va(va) => write!(f, "{va:#010x}"),
+            Place::Named(text) => f.write_str(&text.for_terminal()),
+            Place::Nowhere => Ok(()),
+        }
+    }
+}
+
+/// How often a kind of note was made, and where first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// How often.
+    pub count: u64,
+    /// Where first.
+    pub first: Place,
+}
+
+/// All notes of one analysis.
+///
+/// Counting instead of listing keeps a dump with a million bad entries from producing a million
+/// notes.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    kinds: BTreeMap<Note, Counted>,
+}
+
+impl Notes {
+    /// Counts one more of `note`; the first `place` is kept.
+    pub fn add(&mut self, note: Note, place: impl Into<Place>) {
+        self.add_many(note, 1, place);
+    }
+
+    /// Counts `count` more of `note`.
+    pub fn add_many(&mut self, note: Note, count: u64, place: impl Into<Place>) {
+        if count == 0 {
+            return;
+        }
+        let it =
+            self.kinds.entry(note).or_insert_with(|| Counted { count: 0, first: place.into() });
+        it.count = it.count.saturating_add(count);
+    }
+
+    /// Takes over the notes of a pass that kept its own.
+    pub fn merge(&mut self, other: Notes) {
+        for (note, counted) in other.kinds {
+            self.add_many(note, counted.count, counted.first);
+        }
+    }
+
+    /// How often `note` was made.
+    pub fn count(&self, note: Note) -> u64 {
+        self.kinds.get(&note).map_or(0, |it| it.count)
+    }
+
+    /// The kinds that were met, in report order.
+    pub fn iter(&self) -> impl Iterator<Item = (Note, &Counted)> {
+        self.kinds.iter().map(|(&note, counted)| (note, counted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_bad_entries_make_one_note_with_the_first_place() {
+        let mut notes = Notes::default();
+        for it in 0..1_000_000 {
+            notes.add(Note::RangeAbsurd, Place::Offset(it + 7));
+        }
+        assert_eq!(notes.iter().count(), 1);
+        let (_, counted) = notes.iter().next().unwrap();
+        assert_eq!((counted.count, &counted.first), (1_000_000, &Place::Offset(7)));
+    }
+
+    #[test]
+    fn ids_are_unique_and_kebab_case() {
+        let mut ids: Vec<_> = Note::ALL.iter().map(|it| it.id()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), Note::ALL.len());
+        assert!(ids.iter().all(|id| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')));
+    }
+}

@@ -1,0 +1,10 @@
+//! Names for addresses: Breakpad `.sym` files, and exports of the images in memory.
+
+use std::path::PathBuf;
+
+/// Where names come from.
+#[derive(Debug, Clone, Default)]
+pub struct Symbols {
+    /// Folders that are Breakpad symbol stores, first hit wins.
+    pub stores: Vec<PathBuf>,
+}
