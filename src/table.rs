@@ -98,6 +98,27 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
 }
 
+/// A size as people read it: one decimal and a binary unit.
+pub fn units(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    for (unit, shift) in UNITS {
+        if 1 << shift <= bytes {
+            return format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// A size as people read it, and to the byte: `1.1 MiB (0x116000)`.
+pub fn units_exact(bytes: u64) -> String {
+    format!("{} ({bytes:#x})", units(bytes))
+}
+
+/// `part` of `whole` in percent; 0 of nothing.
+pub fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +135,13 @@ mod tests {
         check("user\u{202e}gpj.exe", "user\u{fffd}gpj.exe");
         check("new\nline\ttab\u{9b}", "new\u{fffd}line\u{fffd}tab\u{fffd}");
         check("日本語", "日本語");
+    }
+
+    #[test]
+    fn sizes_have_one_decimal_and_a_unit() {
+        let texts = [0, 1023, 1024, 0x11_6000, 4 << 30, 128 << 40].map(units);
+        assert_eq!(texts, ["0 B", "1023 B", "1.0 KiB", "1.1 MiB", "4.0 GiB", "128.0 TiB"]);
+        assert_eq!(units_exact(0x11_6000), "1.1 MiB (0x116000)");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What this dump can answer, and what would have to be captured for the rest.
 
 use crate::process::Process;
+use crate::space::{RegionType, State, VaRange};
+use crate::table::{percent, units};
 
 /// One answer, what it needs, and whether that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +19,120 @@ pub struct Fitness {
     pub capture: Option<&'static str>,
 }
 
+const FULL: &str = "procdump -ma <pid>";
+const FULL_32: &str =
+    "procdump -ma <pid>, which writes a 32-bit dump of a 32-bit process by itself";
+
 /// Judges the dump.
-pub fn fitness(_process: &Process) -> Vec<Fitness> {
-    Vec::new()
+pub fn fitness(process: &Process) -> Vec<Fitness> {
+    let capture = if process.wow64 { FULL_32 } else { FULL };
+    let missing = |present: bool| (!present).then_some(capture);
+    let regions = process.regions.as_slice().len();
+    let map = process.map_is_whole;
+    let map_detail =
+        if map { format!("{regions} regions") } else { "no MemoryInfoList stream".to_owned() };
+    let captured = captured(process);
+    let heaps = process.peb.as_ref().map_or(0, |it| it.heaps.len());
+    let headers = process.peb.iter().flat_map(|it| &it.heaps);
+    let readable = headers.filter(|&&it| process.memory.u32(it).is_some()).count();
+    let native = captured.enough() && (readable == heaps || heaps == 0);
+    let native_detail = match (process.peb.is_some(), heaps) {
+        (false, _) => format!("PEB not captured; {}", captured.text()),
+        (true, 0) => format!("the PEB lists no heaps; {}", captured.text()),
+        (true, _) => format!("{readable} of {heaps} heap headers captured; {}", captured.text()),
+    };
+    let managed = process.runtimes.is_empty() || captured.enough();
+    let managed_detail = match process.runtimes.first() {
+        None => "no .NET runtime in the process".to_owned(),
+        Some(_) => captured.text(),
+    };
+    let stacks = process.threads.iter().filter(|it| {
+        let pointer = it.context.as_ref().map(minidump::MinidumpContext::get_stack_pointer);
+        pointer.is_some_and(|it| process.memory.u32(it).is_some())
+    });
+    let (stacks, threads) = (stacks.count(), process.threads.len());
+    let comparable = map && captured.enough() && process.pid.is_some();
+    vec![
+        Fitness {
+            answer: "map",
+            needs: "MemoryInfoList stream",
+            present: map,
+            detail: map_detail,
+            capture: missing(map),
+        },
+        Fitness {
+            answer: "native-heaps",
+            needs: "PEB, heap headers and private memory",
+            present: native,
+            detail: native_detail,
+            capture: missing(native),
+        },
+        Fitness {
+            answer: "managed-heap",
+            needs: "private memory and the runtime's data",
+            present: managed,
+            detail: managed_detail,
+            capture: missing(managed),
+        },
+        Fitness {
+            answer: "stacks",
+            needs: "registers and stack memory of every thread",
+            present: stacks == threads && threads != 0,
+            detail: format!("{stacks} of {threads} threads"),
+            capture: missing(stacks == threads && threads != 0),
+        },
+        Fitness {
+            answer: "comparison",
+            needs: "process id, MemoryInfoList stream and private memory",
+            present: comparable,
+            detail: captured.text(),
+            capture: missing(comparable),
+        },
+    ]
+}
+
+/// How much of the committed private memory the dump holds.
+struct CapturedShare {
+    captured: u64,
+    committed: u64,
+    map: bool,
+}
+
+impl CapturedShare {
+    fn enough(&self) -> bool {
+        self.map && self.committed.saturating_mul(9) <= self.captured.saturating_mul(10)
+    }
+
+    fn text(&self) -> String {
+        if !self.map {
+            return format!("{} captured of an unknown whole", units(self.captured));
+        }
+        let share = percent(self.captured, self.committed);
+        format!(
+            "{} of {} private bytes captured ({share:.1} %)",
+            units(self.captured),
+            units(self.committed)
+        )
+    }
+}
+
+fn captured(process: &Process) -> CapturedShare {
+    let memory = process.dump_memory();
+    if !process.map_is_whole {
+        return CapturedShare { captured: memory.captured_bytes(), committed: 0, map: false };
+    }
+    let mut share = CapturedShare { captured: 0, committed: 0, map: true };
+    for it in process.regions.iter() {
+        // What nobody may read is in no dump: guard pages and PAGE_NOACCESS.
+        let readable = !it.protect.is_guard() && it.protect.0 & 1 == 0;
+        if it.state == State::Commit && it.kind == RegionType::Private && readable {
+            share.committed = share.committed.saturating_add(it.range.size());
+            share.captured = share.captured.saturating_add(captured_in(process, it.range));
+        }
+    }
+    share
+}
+
+fn captured_in(process: &Process, range: VaRange) -> u64 {
+    process.dump_memory().captured_in(range)
 }

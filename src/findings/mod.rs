@@ -1,13 +1,32 @@
 //! From the ledger to conclusions.
 
+mod address_space_exhausted;
+mod address_space_fragmented;
+mod commit_limit_reached;
+mod dump_incomplete;
 mod fitness;
+mod heap_fragmented;
+mod loader_lock;
+mod lock_wait;
+mod managed_heap_dominates;
+mod managed_oom_recorded;
+mod mapped_memory_dominates;
+mod native_heap_dominates;
+mod network_wait;
+mod not_out_of_memory;
+mod private_data_dominates;
+mod signs;
+mod thread_stacks_dominate;
+mod verdict;
+mod waits;
 
-use crate::notes::Notes;
+use crate::notes::{Note, Notes};
 use crate::owners::{Heap, Ledger, ManagedHeap};
 use crate::process::Process;
 use crate::stacks::Stack;
 
 pub use fitness::{Fitness, fitness};
+pub use verdict::Verdict;
 
 /// How sure a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,12 +59,19 @@ pub struct Evidence {
     pub value: String,
 }
 
+impl Evidence {
+    fn new(label: &'static str, value: impl Into<String>) -> Self {
+        Self { label, value: value.into() }
+    }
+}
+
 /// What a finding says about the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A limit that was hit, or that none was.
     Limit,
-    /// What holds the memory; the number orders causes from the most to the least specific.
+    /// What holds the memory. 0 is a known cause, 1 a block size or a stack, 2 a usage: the more
+    /// specific cause is named before the more general one.
     Cause(u8),
     /// Worth knowing.
     Remark,
@@ -64,7 +90,7 @@ pub struct Finding {
     pub evidence: Vec<Evidence>,
     /// What to do.
     pub next_steps: Vec<String>,
-    /// Bytes that it accounts for; orders findings.
+    /// Bytes that it accounts for; orders causes.
     pub bytes: u64,
 }
 
@@ -85,26 +111,6 @@ pub struct Case<'a> {
     pub fitness: &'a [Fitness],
 }
 
-/// The first lines of a report.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
-    /// One sentence.
-    pub headline: String,
-    /// Finding id of the limit.
-    pub limit: &'static str,
-    /// Finding id of the cause, when there is one.
-    pub cause: Option<&'static str>,
-    /// How sure.
-    pub confidence: Confidence,
-    /// What it rests on.
-    pub evidence: Vec<Evidence>,
-    /// What to do.
-    pub next_steps: Vec<String>,
-}
-
-/// Every check, most important first.
-pub const ALL: &[&dyn Check] = &[];
-
 /// One conclusion.
 pub trait Check: Sync {
     /// Kebab-case id: the file's name with dashes.
@@ -120,15 +126,34 @@ pub trait Check: Sync {
     fn check(&self, case: &Case<'_>) -> Option<Finding>;
 }
 
-/// Runs every check.
-pub fn findings(_case: &Case<'_>, _notes: &mut Notes) -> (Verdict, Vec<Finding>) {
-    let verdict = Verdict {
-        headline: String::new(),
-        limit: "not-out-of-memory",
-        cause: None,
-        confidence: Confidence::Possible,
-        evidence: Vec::new(),
-        next_steps: Vec::new(),
-    };
-    (verdict, Vec::new())
+/// Every check. Of the limits, the first that fires is the verdict's.
+pub const ALL: &[&dyn Check] = &[
+    &address_space_exhausted::AddressSpaceExhausted,
+    &address_space_fragmented::AddressSpaceFragmented,
+    &commit_limit_reached::CommitLimitReached,
+    &managed_oom_recorded::ManagedOomRecorded,
+    &native_heap_dominates::NativeHeapDominates,
+    &managed_heap_dominates::ManagedHeapDominates,
+    &private_data_dominates::PrivateDataDominates,
+    &mapped_memory_dominates::MappedMemoryDominates,
+    &thread_stacks_dominate::ThreadStacksDominate,
+    &heap_fragmented::HeapFragmented,
+    &network_wait::NetworkWait,
+    &loader_lock::LoaderLock,
+    &lock_wait::LockWait,
+    &dump_incomplete::DumpIncomplete,
+    &not_out_of_memory::NotOutOfMemory,
+];
+
+/// Runs every check and names the limit and the cause. A check that panics is named in the notes.
+pub fn findings(case: &Case<'_>, notes: &mut Notes) -> (Verdict, Vec<Finding>) {
+    let mut found: Vec<(Role, Finding)> = Vec::new();
+    for check in ALL {
+        match crate::guarded(|| check.check(case)) {
+            Some(Some(finding)) => found.push((check.role(), finding)),
+            Some(None) => {}
+            None => notes.add(Note::InternalError, check.id()),
+        }
+    }
+    verdict::conclude(found)
 }

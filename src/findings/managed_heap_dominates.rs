@@ -1,0 +1,47 @@
+//! The garbage-collected heap holds the memory.
+
+use super::signs::dominates;
+use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::owners::Usage;
+use crate::table::units;
+
+/// Fires when managed heaps hold at least half.
+pub(super) struct ManagedHeapDominates;
+
+impl Check for ManagedHeapDominates {
+    fn id(&self) -> &'static str {
+        "managed-heap-dominates"
+    }
+
+    fn role(&self) -> Role {
+        Role::Cause(2)
+    }
+
+    fn explain(&self) -> &'static str {
+        "The garbage-collected heap of .NET holds at least half of the memory: objects that are still \
+         reachable, or garbage that no collection has come by yet.\n\n\
+         Look for caches without a bound, static collections, event handlers that are never removed, \
+         and large arrays. A server GC keeps one heap per core and collects late by design; \
+         GCHeapHardLimit and GCConserveMemory bound it."
+    }
+
+    fn check(&self, case: &Case<'_>) -> Option<Finding> {
+        let (bytes, mut evidence) = dominates(case, &[Usage::ManagedHeap])?;
+        for it in case.managed {
+            let version = it.version.as_deref().unwrap_or("unknown version");
+            let value =
+                format!("{} {version}, {} committed", it.runtime, units(it.committed_bytes));
+            evidence.push(Evidence::new("runtime", value));
+        }
+        Some(Finding {
+            id: self.id(),
+            confidence: Confidence::Certain,
+            headline: format!("managed heaps hold {}", units(bytes)),
+            evidence,
+            next_steps: vec![
+                "Compare types between two dumps with a managed memory profiler.".to_owned(),
+            ],
+            bytes,
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! Native heaps hold the memory.
+
+use super::signs::dominates;
+use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::owners::Usage;
+use crate::table::units;
+
+/// Fires when native heaps hold at least half.
+pub(super) struct NativeHeapDominates;
+
+impl Check for NativeHeapDominates {
+    fn id(&self) -> &'static str {
+        "native-heap-dominates"
+    }
+
+    fn role(&self) -> Role {
+        Role::Cause(2)
+    }
+
+    fn explain(&self) -> &'static str {
+        "Native heaps (HeapAlloc, malloc, new, COM, and everything that Windows' own DLLs allocate) hold \
+         at least half of the memory. A managed memory profiler does not see them.\n\n\
+         Look at the largest heap: one heap that holds nearly all is usually one component. With \
+         gflags /i program.exe +ust and a new dump every block has the stack that allocated it. Two \
+         dumps, some hours apart, show what grows."
+    }
+
+    fn check(&self, case: &Case<'_>) -> Option<Finding> {
+        let (bytes, mut evidence) = dominates(case, &[Usage::Heap])?;
+        // The largest heap of the side that is reported.
+        let heaps = case.heaps.iter().filter(|it| !it.wow64_native);
+        if let Some(largest) = heaps.clone().max_by_key(|it| it.committed_bytes) {
+            let value = format!(
+                "{:#010x}, {} committed in {} segments, {}",
+                largest.address,
+                units(largest.committed_bytes),
+                largest.segments.len(),
+                largest.kind.id(),
+            );
+            evidence.push(Evidence::new("largest heap", value));
+            evidence.push(Evidence::new("heaps", heaps.count().to_string()));
+        }
+        Some(Finding {
+            id: self.id(),
+            confidence: Confidence::Certain,
+            headline: format!("native heaps hold {}", units(bytes)),
+            evidence,
+            next_steps: vec![
+                "See the heaps: `oomscope heaps DUMP`".to_owned(),
+                "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: the \
+                 dump then holds the stack of every allocation."
+                    .to_owned(),
+            ],
+            bytes,
+        })
+    }
+}
