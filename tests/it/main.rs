@@ -5,6 +5,9 @@
 #![allow(clippy::print_stdout, unreachable_pub)]
 
 mod dumps;
+mod findings;
+mod hostile;
 mod map;
 mod one_way;
 mod registered;
+mod samples;

@@ -1,0 +1,254 @@
+//! NT heaps: headers of the heap and of its segments, with lists and counters that add up.
+
+use super::{COMMIT, PAGE, RESERVE, SynthDump};
+
+/// An NT heap.
+#[derive(Debug, Clone)]
+pub struct HeapSpec {
+    pub(crate) segments: Vec<(u64, u64, u64)>,
+    pub(crate) virtual_blocks: Vec<(u64, u64, u64)>,
+    pub(crate) flags: u32,
+    pub(crate) lfh: bool,
+    pub(crate) free_bytes: u64,
+    base: u64,
+}
+
+impl HeapSpec {
+    /// A growable heap at `base`, without segments yet.
+    pub fn new(base: u64) -> Self {
+        Self {
+            segments: Vec::new(),
+            virtual_blocks: Vec::new(),
+            flags: 2,
+            lfh: false,
+            free_bytes: 0,
+            base,
+        }
+    }
+
+    /// A segment: its address, reserved and committed bytes. The first is the heap itself.
+    pub fn segment(mut self, base: u64, reserved: u64, committed: u64) -> Self {
+        self.segments.push((base, reserved, committed));
+        self
+    }
+
+    /// A block with a reservation of its own: its address, committed and reserved bytes.
+    pub fn virtual_block(mut self, base: u64, committed: u64, reserved: u64) -> Self {
+        self.virtual_blocks.push((base, committed, reserved));
+        self
+    }
+
+    /// `HEAP_*` flags.
+    pub fn flags(mut self, flags: u32) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// Whether the low-fragmentation heap is on.
+    pub fn lfh(mut self, on: bool) -> Self {
+        self.lfh = on;
+        self
+    }
+
+    /// What the heap's counter says is free.
+    pub fn free_bytes(mut self, bytes: u64) -> Self {
+        self.free_bytes = bytes;
+        self
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+}
+
+/// Offsets in `ntdll!_HEAP` of one generation.
+struct Layout {
+    word: u64,
+    unit: u64,
+    flags: u64,
+    encode_mask: u64,
+    encoding: u64,
+    signature: u64,
+    total_free: u64,
+    virtual_list: u64,
+    segment_list: u64,
+    free_lists: u64,
+    front_end: u64,
+    front_end_type: u64,
+    counters: u64,
+    /// In `_HEAP_SEGMENT`.
+    seg_signature: u64,
+    seg_link: u64,
+    seg_heap: u64,
+    seg_pages: u64,
+    seg_uncommitted: u64,
+    seg_ucr_list: u64,
+}
+
+const X86_WIN7: Layout = Layout {
+    word: 4,
+    unit: 8,
+    flags: 0x40,
+    encode_mask: 0x4c,
+    encoding: 0x50,
+    signature: 0x64,
+    total_free: 0x78,
+    virtual_list: 0xa0,
+    segment_list: 0xa8,
+    free_lists: 0xc4,
+    front_end: 0xd4,
+    front_end_type: 0xda,
+    counters: 0xdc,
+    seg_signature: 0x8,
+    seg_link: 0x10,
+    seg_heap: 0x18,
+    seg_pages: 0x20,
+    seg_uncommitted: 0x2c,
+    seg_ucr_list: 0x38,
+};
+
+const X64_WIN7: Layout = Layout {
+    word: 8,
+    unit: 16,
+    flags: 0x70,
+    encode_mask: 0x7c,
+    encoding: 0x80,
+    signature: 0xa0,
+    total_free: 0xc8,
+    virtual_list: 0x118,
+    segment_list: 0x128,
+    free_lists: 0x158,
+    front_end: 0x178,
+    front_end_type: 0x182,
+    counters: 0x188,
+    seg_signature: 0x10,
+    seg_link: 0x18,
+    seg_heap: 0x28,
+    seg_pages: 0x38,
+    seg_uncommitted: 0x50,
+    seg_ucr_list: 0x60,
+};
+
+/// Windows 10 1809 and later.
+const X86_WIN10: Layout = Layout {
+    signature: 0x60,
+    total_free: 0x74,
+    virtual_list: 0x9c,
+    segment_list: 0xa4,
+    free_lists: 0xc0,
+    front_end: 0xe4,
+    front_end_type: 0xea,
+    counters: 0x1f4,
+    ..X86_WIN7
+};
+
+/// Windows 10 1809 and later.
+const X64_WIN10: Layout = Layout {
+    signature: 0x98,
+    total_free: 0xc0,
+    virtual_list: 0x110,
+    segment_list: 0x120,
+    free_lists: 0x150,
+    front_end: 0x198,
+    front_end_type: 0x1a2,
+    counters: 0x238,
+    ..X64_WIN7
+};
+
+impl SynthDump {
+    pub(super) fn lay_out_heaps(&mut self) {
+        for heap in self.heaps.clone() {
+            for &(base, reserved, committed) in &heap.segments {
+                self.heap_region(base, committed, reserved);
+            }
+            for &(base, committed, reserved) in &heap.virtual_blocks {
+                self.heap_region(base, committed, reserved);
+            }
+            let layout = match (self.program_pointer(), self.os.0) {
+                (4, 6) => &X86_WIN7,
+                (4, _) => &X86_WIN10,
+                (_, 6) => &X64_WIN7,
+                _ => &X64_WIN10,
+            };
+            self.write_heap(layout, &heap);
+        }
+    }
+
+    fn heap_region(&mut self, base: u64, committed: u64, reserved: u64) {
+        let it = std::mem::replace(self, SynthDump::x86());
+        let it = it.private(base, base, committed, COMMIT);
+        *self = it.private(base, base + committed, reserved - committed, RESERVE);
+    }
+
+    fn write_heap(&mut self, o: &Layout, heap: &HeapSpec) {
+        let (base, word) = (heap.base, o.word);
+        assert_eq!(
+            heap.segments.first().map(|it| it.0),
+            Some(base),
+            "the first segment is the heap"
+        );
+        let key: [u8; 8] = [0x5a, 0x17, 0xc3, 0x6e, 0x29, 0x4b, 0x00, 0x00];
+        self.put_u32(base + o.flags, heap.flags);
+        self.put_u32(base + o.encode_mask, 0x10_0000);
+        self.put(base + o.encoding + if word == 8 { 8 } else { 0 }, &key);
+        self.put_u32(base + o.signature, 0xeeff_eeff);
+        self.put_pointer(word, base + o.total_free, heap.free_bytes / o.unit);
+        self.list(word, base + o.free_lists, &[]);
+        // Segments hang on one list; the heap's own header is the first member.
+        let links: Vec<u64> = heap.segments.iter().map(|it| it.0 + o.seg_link).collect();
+        self.list(word, base + o.segment_list, &links);
+        let blocks: Vec<u64> = heap.virtual_blocks.iter().map(|it| it.0).collect();
+        self.list(word, base + o.virtual_list, &blocks);
+        let mut uncommitted_ranges = 0;
+        for &(segment, reserved, committed) in &heap.segments {
+            self.put_u32(segment + o.seg_signature, 0xffee_ffee);
+            self.put_pointer(word, segment + o.seg_heap, base);
+            self.put_pointer(word, segment + o.seg_heap + word, segment);
+            self.put_u32(segment + o.seg_pages, (reserved / PAGE) as u32);
+            let first_entry =
+                segment + if segment == base { 0x588 } else { o.seg_ucr_list + 2 * word };
+            self.put_pointer(word, segment + o.seg_pages + word, first_entry);
+            self.put_pointer(word, segment + o.seg_pages + 2 * word, segment + reserved);
+            self.put_u32(segment + o.seg_uncommitted, ((reserved - committed) / PAGE) as u32);
+            let ucr_list = segment + o.seg_ucr_list;
+            if committed == reserved {
+                self.list(word, ucr_list, &[]);
+                continue;
+            }
+            // The descriptor of the uncommitted tail stands at the end of what is committed.
+            uncommitted_ranges += 1;
+            self.put_u32(segment + o.seg_uncommitted + 4, 1);
+            let descriptor = segment + committed - 8 * word;
+            self.list(word, ucr_list, &[descriptor + 2 * word]);
+            self.put_pointer(word, descriptor + 4 * word, segment + committed);
+            self.put_pointer(word, descriptor + 5 * word, reserved - committed);
+        }
+        for &(block, committed, reserved) in &heap.virtual_blocks {
+            self.put_pointer(word, block + 4 * word, committed);
+            self.put_pointer(word, block + 5 * word, reserved);
+        }
+        if heap.lfh {
+            self.put_pointer(word, base + o.front_end, base + 0x2000);
+            self.put(base + o.front_end_type, &[2]);
+        }
+        let sum = |field: fn(&(u64, u64, u64)) -> u64| heap.segments.iter().map(field).sum::<u64>();
+        let (reserved, committed) = (sum(|it| it.1), sum(|it| it.2));
+        let large: u64 = heap.virtual_blocks.iter().map(|it| it.1).sum();
+        for (idx, value) in [reserved, committed, 0, large].into_iter().enumerate() {
+            self.put_pointer(word, base + o.counters + idx as u64 * word, value);
+        }
+        self.put_u32(base + o.counters + 4 * word, heap.segments.len() as u32);
+        self.put_u32(base + o.counters + 4 * word + 4, uncommitted_ranges);
+    }
+
+    /// A `LIST_ENTRY` ring of a head and its members.
+    fn list(&mut self, word: u64, head: u64, members: &[u64]) {
+        let ring: Vec<u64> = std::iter::once(head).chain(members.iter().copied()).collect();
+        for (idx, &at) in ring.iter().enumerate() {
+            let next = ring[(idx + 1) % ring.len()];
+            let previous = ring[(idx + ring.len() - 1) % ring.len()];
+            self.put_pointer(word, at, next);
+            self.put_pointer(word, at + word, previous);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Every finding has one dump that triggers it, and one near miss that does not.
+
+use oomscope::findings::ALL;
+use oomscope::synth::{
+    COMMIT, HeapSpec, IMAGE, ImageSpec, MAPPED, RegionSpec, SynthDump, ThreadSpec,
+};
+
+use crate::samples::analyze;
+
+const MIB: u64 = 1 << 20;
+
+/// A 32-bit process without anything that takes room.
+fn small() -> SynthDump {
+    SynthDump::x86()
+        .image(0x0040_0000, ImageSpec::new("app.exe"))
+        .thread(
+            ThreadSpec::new(1).stack(0x0030_0000, 0x003f_0000, 0x0040_0000).frames(&[0x0040_1234]),
+        )
+        .system_commit(1_000_000, 4_000_000, 1_100_000)
+}
+
+/// Reserves `size` from `at`, then leaves holes of `hole` between blocks of `block` up to `end`.
+fn comb(mut dump: SynthDump, at: u64, end: u64, block: u64, hole: u64) -> SynthDump {
+    let mut at = at;
+    while at + block + hole <= end {
+        dump = dump.reserve(at, block);
+        at += block + hole;
+    }
+    dump
+}
+
+fn frames(dump: SynthDump, id: u32, frames: &[u64]) -> SynthDump {
+    let bottom = 0x0800_0000 + u64::from(id) * 0x10_0000;
+    dump.thread(
+        ThreadSpec::new(id).stack(bottom, bottom + 0xf_0000, bottom + 0x10_0000).frames(frames),
+    )
+}
+
+fn system(dump: SynthDump) -> SynthDump {
+    let ntdll = ImageSpec::new("ntdll.dll").exports(&[
+        ("NtWaitForSingleObject", 0x1000),
+        ("RtlpWaitOnCriticalSection", 0x2000),
+        ("RtlEnterCriticalSection", 0x3000),
+        ("LdrpAcquireLoaderLock", 0x4000),
+        ("LdrLoadDll", 0x5000),
+        ("NtDelayExecution", 0x6000),
+    ]);
+    let winhttp = ImageSpec::new("winhttp.dll").exports(&[("WinHttpGetProxyForUrl", 0x1000)]);
+    let cryptnet = ImageSpec::new("cryptnet.dll").exports(&[("CryptRetrieveObjectByUrlW", 0x1000)]);
+    dump.image(0x7760_0000, ntdll).image(0x6f00_0000, winhttp).image(0x6b00_0000, cryptnet)
+}
+
+const WAIT: u64 = 0x7760_1010;
+const CRITICAL: [u64; 3] = [WAIT, 0x7760_2010, 0x7760_3010];
+const LOADER: [u64; 3] = [WAIT, 0x7760_4010, 0x7760_5010];
+const NETWORK: [u64; 3] = [WAIT, 0x6f00_1010, 0x6b00_1010];
+
+/// For each finding: what triggers it, and what nearly does.
+fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
+    let request = |dump: SynthDump, size: u64| dump.exception(1, 0xc000_0017, 0x0040_1234, &[size]);
+    let managed =
+        |hresult: u64| small().exception(1, 0xe043_4352, 0x0040_1234, &[hresult, 0, 0, 0, 0]);
+    let heap = |committed: u64| {
+        small()
+            .heap(HeapSpec::new(0x0500_0000).segment(0x0500_0000, 64 * MIB, committed))
+            .commit(0x2000_0000, 20 * MIB)
+    };
+    let free_heap = |free: u64| {
+        small().heap(
+            HeapSpec::new(0x0500_0000).segment(0x0500_0000, 64 * MIB, 64 * MIB).free_bytes(free),
+        )
+    };
+    let mapped = |size: u64| small().mapped(0x2000_0000, size).commit(0x5000_0000, 64 * MIB);
+    let stacks = |count: u64| {
+        (0..count).fold(small().reserve(0x6000_0000, 100 * MIB), |dump, it| {
+            let bottom = 0x1000_0000 + it * MIB;
+            dump.thread(ThreadSpec::new(100 + it as u32).stack(
+                bottom,
+                bottom + 0xf_0000,
+                bottom + MIB,
+            ))
+        })
+    };
+    vec![
+        (
+            "address-space-exhausted",
+            // Nine tenths of 2 GiB and a little more; the hole is large, so it is no question of pieces.
+            small().reserve(0x0100_0000, 0x7400_0000),
+            small().reserve(0x0100_0000, 0x7100_0000),
+        ),
+        (
+            "address-space-fragmented",
+            request(comb(small(), 0x0100_0000, 0x7ffd_0000, 0x00c0_0000, 0x0020_0000), 0x21_0000),
+            request(comb(small(), 0x0100_0000, 0x7ffd_0000, 0x00c0_0000, 0x0020_0000), 0x1f_0000),
+        ),
+        (
+            "commit-limit-reached",
+            small().system_commit(3_960_001, 4_000_000, 3_990_000),
+            small().system_commit(3_960_000, 4_000_000, 3_990_000),
+        ),
+        ("managed-oom-recorded", managed(0x8007_000e), managed(0x8007_0057)),
+        ("native-heap-dominates", heap(22 * MIB), heap(19 * MIB)),
+        ("managed-heap-dominates", managed_process(24 * MIB), managed_process(10 * MIB)),
+        (
+            "private-data-dominates",
+            small().commit(0x2000_0000, 17 * MIB),
+            small().commit(0x2000_0000, 15 * MIB),
+        ),
+        ("mapped-memory-dominates", mapped(80 * MIB), mapped(48 * MIB)),
+        ("thread-stacks-dominate", stacks(120), stacks(80)),
+        ("heap-fragmented", free_heap(33 * MIB), free_heap(31 * MIB)),
+        (
+            "network-wait",
+            frames(system(small()), 5, &NETWORK),
+            frames(system(small()), 5, &[WAIT, 0x0040_1234]),
+        ),
+        (
+            "loader-lock",
+            frames(system(small()), 5, &LOADER),
+            frames(system(small()), 5, &[WAIT, 0x7760_5010]),
+        ),
+        (
+            "lock-wait",
+            frames(frames(system(small()), 5, &CRITICAL), 6, &CRITICAL),
+            frames(system(small()), 5, &CRITICAL),
+        ),
+        ("dump-incomplete", small().commit(0x2000_0000, MIB), (0..1).fold(small(), |dump, _| dump)),
+        ("not-out-of-memory", small(), small().system_commit(3_999_999, 4_000_000, 3_999_999)),
+    ]
+}
+
+/// A process whose runtime has the GC's globals where a real one has them, and one segment.
+fn managed_process(committed: u64) -> SynthDump {
+    let _ = (COMMIT, IMAGE, MAPPED);
+    let _: Option<RegionSpec> = None;
+    crate::managed_synth::process(committed)
+}
+
+#[test]
+fn every_finding_is_triggered_and_nearly_missed() {
+    let cases = cases();
+    let ids: Vec<&str> = cases.iter().map(|it| it.0).collect();
+    for check in ALL {
+        assert!(ids.contains(&check.id()), "{} has no case", check.id());
+    }
+    for (id, trigger, near_miss) in cases {
+        let found = |dump: SynthDump| {
+            let analysis = analyze(dump.build());
+            let ids: Vec<&str> = analysis.findings.iter().map(|it| it.id).collect();
+            (ids.contains(&id), format!("{ids:?} {:#?}", analysis.verdict))
+        };
+        let (fires, all) = found(trigger);
+        assert!(fires, "{id} does not fire: {all}");
+        let (fires, all) = found(near_miss);
+        assert!(!fires, "{id} fires on the near miss: {all}");
+    }
+}
