@@ -169,3 +169,71 @@ fn number(value: &Value) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dump::Source;
+    use crate::notes::Notes;
+    use crate::space::Captured;
+
+    const BASE: Va = 0x1_4000_0000;
+
+    /// A descriptor at `BASE`, its addresses behind it, its JSON last.
+    fn descriptor(json: &str, pointers: &[Va]) -> Memory {
+        let mut bytes = b"DNCCDAC\0".to_vec();
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend((json.len() as u32).to_le_bytes());
+        let array = BASE + 0x28;
+        bytes.extend((array + 8 * pointers.len() as u64).to_le_bytes());
+        bytes.extend((pointers.len() as u64).to_le_bytes());
+        bytes.extend(array.to_le_bytes());
+        bytes.extend(pointers.iter().flat_map(|it| it.to_le_bytes()));
+        bytes.extend(json.as_bytes());
+        let captured = Captured::new(BASE, bytes.len() as u64, 0).into_iter().collect();
+        Memory::new(Arc::new(Source::Owned(bytes)), captured, 8, &mut Notes::default())
+    }
+
+    const SEGMENT: &str = r#""HeapSegment": {"Allocated": 0, "Committed": [8, "pointer"],
+        "Reserved": 16, "Used": 24, "Mem": 32, "Flags": 40, "Next": 48}"#;
+
+    #[test]
+    fn a_workstation_heap_is_read_from_its_globals() {
+        let json = format!(
+            r#"{{"version": 0, "types": {{"Generation": {{"!": 264, "StartSegment": 56}}, {SEGMENT}}},
+                "globals": {{"GCHeapGenerationTable": [[1], "pointer"], "GCHeapOomData": [2],
+                "TotalGenerationCount": ["0x5", "uint32"]}}}}"#
+        );
+        let memory = descriptor(&json, &[0, 0x1000, 0x2000]);
+        let globals = Descriptor::read(&memory, BASE).unwrap().gc(&memory).unwrap();
+        assert_eq!((globals.generation_size, globals.generation_count), (264, 5));
+        assert_eq!(
+            (globals.heaps[0].generation_table, globals.heaps[0].oom),
+            (0x1000, Some(0x2000))
+        );
+        assert_eq!((globals.start_segment, globals.allocation_start), (Some(56), None));
+        assert_eq!(globals.segment, SegmentOffsets::classic(8));
+    }
+
+    #[test]
+    fn a_descriptor_that_leaves_out_the_collector_is_no_road() {
+        let json =
+            r#"{"types": {"Thread": {"Id": 16}}, "globals": {"AppDomain": [[1], "pointer"]}}"#;
+        let memory = descriptor(json, &[0, 0x1000]);
+        let root = Descriptor::read(&memory, BASE).unwrap();
+        assert_eq!(root.global("AppDomain"), Some(0x1000));
+        assert!(root.gc(&memory).is_none());
+    }
+
+    #[test]
+    fn text_that_is_no_descriptor_is_refused() {
+        let memory = descriptor("{ not JSON", &[]);
+        assert!(Descriptor::read(&memory, BASE).is_none());
+        assert!(Descriptor::read(&memory, BASE + 8).is_none());
+        let memory = descriptor(r#"{"globals": {"A": [[7], "x"], "B": [], "C": null}}"#, &[]);
+        let root = Descriptor::read(&memory, BASE).unwrap();
+        assert_eq!(["A", "B", "C"].map(|it| root.global(it)), [None; 3]);
+    }
+}

@@ -12,6 +12,8 @@ mod globals;
 mod handles;
 mod oom;
 mod segments;
+#[cfg(test)]
+mod tests;
 
 use self::globals::Globals;
 use self::segments::{Found, Walk};

@@ -43,3 +43,33 @@ pub(super) fn read(memory: &Memory, va: Va) -> Option<GcOom> {
     let size_bytes = if asked == 0 { call } else { asked };
     Some(GcOom { reason, size_bytes, large_object: large_object != 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dump::Source;
+    use crate::notes::Notes;
+    use crate::space::Captured;
+
+    #[track_caller]
+    fn check(words: [u32; 9], expected: Option<(u64, bool)>) {
+        let bytes: Vec<u8> = words.iter().flat_map(|it| it.to_le_bytes()).collect();
+        let captured = Captured::new(0x1000, 36, 0).into_iter().collect();
+        let memory =
+            Memory::new(Arc::new(Source::Owned(bytes)), captured, 4, &mut Notes::default());
+        let oom = read(&memory, 0x1000);
+        assert_eq!(oom.map(|it| (it.size_bytes, it.large_object)), expected);
+    }
+
+    #[test]
+    fn only_a_plausible_record_is_one() {
+        check([0; 9], None);
+        check([2, 0x8000, 0, 0, 7, 2, 0x1000, 0, 0], Some((0x8000, false)));
+        check([3, 0, 0, 0, 7, 1, 0x0100_0000, 12, 1], Some((0x0100_0000, true)));
+        check([7, 0x8000, 0, 0, 7, 2, 0x1000, 0, 0], None);
+        check([2, 0x8000, 0, 0, 7, 0x7000, 0x1000, 0, 0], None);
+        check([2, 0x8000, 0, 0, 7, 2, 0x1000, 0, 0x40_0000], None);
+    }
+}

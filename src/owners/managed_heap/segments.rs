@@ -64,7 +64,7 @@ impl Segment {
             flags: word(offsets.flags)?,
             next: word(offsets.next)?,
         };
-        let aligned = |va: Va| va.is_multiple_of(memory.pointer_size()) && PAGE <= va.max(header);
+        let aligned = |va: Va| va.is_multiple_of(memory.pointer_size());
         let ordered = it.mem < it.reserved
             && it.mem <= it.allocated
             && it.allocated <= it.reserved
@@ -76,7 +76,8 @@ impl Segment {
         // is not one.
         let known = process.address_space().is_none_or(|all| it.reserved <= all.end())
             && process.regions.at(it.mem).is_some_and(|it| it.state == State::Commit);
-        let words = [header, it.mem, it.allocated, it.next];
+        // `next` is left to whoever follows it: where a chain breaks, this segment still stands.
+        let words = [header, it.mem, it.allocated];
         (ordered && known && words.into_iter().all(aligned)).then_some(it)
     }
 
