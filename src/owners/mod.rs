@@ -207,6 +207,10 @@ pub struct ManagedHeap {
     pub runtime: &'static str,
     /// Its version.
     pub version: Option<String>,
+    /// Whether it is the server GC; `None` where its variables were not found.
+    pub server: Option<bool>,
+    /// Whether it is made of regions, as since .NET 7, or of segments.
+    pub regions: bool,
     /// Segments or regions of the GC, in address order.
     pub ranges: Vec<GcRange>,
     /// Reserved bytes of everything claimed for the runtime.
