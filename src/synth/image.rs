@@ -15,6 +15,7 @@ pub struct ImageSpec {
     pub(crate) codeview: bool,
     pub(crate) is_64: Option<bool>,
     pub(crate) data: Vec<(u32, Vec<u8>)>,
+    pub(crate) data_section: Option<(u32, u32)>,
     pub(crate) time_date_stamp: u32,
 }
 
@@ -32,6 +33,7 @@ impl ImageSpec {
             codeview: true,
             is_64: None,
             data: Vec::new(),
+            data_section: None,
             time_date_stamp: 0x5f00_0000,
         }
     }
@@ -81,6 +83,12 @@ impl ImageSpec {
     /// Makes it PE32+ or PE32, against the process's own kind.
     pub fn is_64(mut self, yes: bool) -> Self {
         self.is_64 = Some(yes);
+        self
+    }
+
+    /// A writable section: its RVA and size.
+    pub fn data_section(mut self, rva: u32, size: u32) -> Self {
+        self.data_section = Some((rva, size));
         self
     }
 
@@ -143,7 +151,7 @@ impl SynthDump {
         let nt = 0x80;
         put(nt, b"PE\0\0");
         put(nt + 4, &(if is_64 { 0x8664_u16 } else { 0x14c }).to_le_bytes());
-        put(nt + 6, &1_u16.to_le_bytes());
+        put(nt + 6, &(1_u16 + u16::from(image.data_section.is_some())).to_le_bytes());
         put(nt + 8, &image.time_date_stamp.to_le_bytes());
         let optional_size: u16 = if is_64 { 0xf0 } else { 0xe0 };
         put(nt + 0x14, &optional_size.to_le_bytes());
@@ -164,6 +172,12 @@ impl SynthDump {
         put(section + 8, &(image.size as u32 - 0x1000).to_le_bytes());
         put(section + 12, &0x1000_u32.to_le_bytes());
         put(section + 36, &0x6000_0020_u32.to_le_bytes());
+        if let Some((rva, size)) = image.data_section {
+            put(section + 40, b".data\0\0\0");
+            put(section + 48, &size.to_le_bytes());
+            put(section + 52, &rva.to_le_bytes());
+            put(section + 76, &0xc000_0040_u32.to_le_bytes());
+        }
         self.put(base, &header);
         let (at, bytes) = (base + u64::from(tail.rva), tail.bytes);
         self.put(at, &bytes);

@@ -5,6 +5,7 @@ use oomscope::synth::{
     COMMIT, HeapSpec, IMAGE, ImageSpec, MAPPED, RegionSpec, SynthDump, ThreadSpec,
 };
 
+use crate::managed_synth;
 use crate::samples::analyze;
 
 const MIB: u64 = 1 << 20;
@@ -19,14 +20,11 @@ fn small() -> SynthDump {
         .system_commit(1_000_000, 4_000_000, 1_100_000)
 }
 
-/// Reserves `size` from `at`, then leaves holes of `hole` between blocks of `block` up to `end`.
-fn comb(mut dump: SynthDump, at: u64, end: u64, block: u64, hole: u64) -> SynthDump {
-    let mut at = at;
-    while at + block + hole <= end {
-        dump = dump.reserve(at, block);
-        at += block + hole;
-    }
-    dump
+/// One seventh of the address space is free, in holes of 2 MiB.
+fn holes_of_2_mib() -> SynthDump {
+    let (block, hole) = (12 * MIB, 2 * MIB);
+    let starts = (0..145).map(|it| 0x0060_0000 + it * (block + hole));
+    starts.fold(small(), |dump, it| dump.reserve(it, block)).reserve(0x7f40_0000, 11 * MIB)
 }
 
 fn frames(dump: SynthDump, id: u32, frames: &[u64]) -> SynthDump {
@@ -90,8 +88,8 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
         ),
         (
             "address-space-fragmented",
-            request(comb(small(), 0x0100_0000, 0x7ffd_0000, 0x00c0_0000, 0x0020_0000), 0x21_0000),
-            request(comb(small(), 0x0100_0000, 0x7ffd_0000, 0x00c0_0000, 0x0020_0000), 0x1f_0000),
+            request(holes_of_2_mib(), 0x21_0000),
+            request(holes_of_2_mib(), 0x1f_0000),
         ),
         (
             "commit-limit-reached",
@@ -100,7 +98,11 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
         ),
         ("managed-oom-recorded", managed(0x8007_000e), managed(0x8007_0057)),
         ("native-heap-dominates", heap(22 * MIB), heap(19 * MIB)),
-        ("managed-heap-dominates", managed_process(24 * MIB), managed_process(10 * MIB)),
+        (
+            "managed-heap-dominates",
+            managed_synth::process(24 * MIB),
+            managed_synth::process(10 * MIB),
+        ),
         (
             "private-data-dominates",
             small().commit(0x2000_0000, 17 * MIB),
@@ -127,13 +129,6 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
         ("dump-incomplete", small().commit(0x2000_0000, MIB), (0..1).fold(small(), |dump, _| dump)),
         ("not-out-of-memory", small(), small().system_commit(3_999_999, 4_000_000, 3_999_999)),
     ]
-}
-
-/// A process whose runtime has the GC's globals where a real one has them, and one segment.
-fn managed_process(committed: u64) -> SynthDump {
-    let _ = (COMMIT, IMAGE, MAPPED);
-    let _: Option<RegionSpec> = None;
-    crate::managed_synth::process(committed)
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod dumps;
 mod findings;
 mod hostile;
+mod managed_synth;
 mod map;
 mod one_way;
 mod registered;
