@@ -24,7 +24,10 @@ fn small() -> SynthDump {
 fn holes_of_2_mib() -> SynthDump {
     let (block, hole) = (12 * MIB, 2 * MIB);
     let starts = (0..145).map(|it| 0x0060_0000 + it * (block + hole));
-    starts.fold(small(), |dump, it| dump.reserve(it, block)).reserve(0x7f40_0000, 11 * MIB)
+    starts
+        .fold(small(), |dump, it| dump.reserve(it, block))
+        .reserve(0x7f40_0000, 11 * MIB)
+        .reserve(0x0010_0000, MIB)
 }
 
 fn frames(dump: SynthDump, id: u32, frames: &[u64]) -> SynthDump {
