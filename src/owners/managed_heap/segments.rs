@@ -327,33 +327,41 @@ fn found(
 /// Finds segments by their headers alone: for .NET Framework, and for runtimes whose variables
 /// are not in the dump.
 ///
-/// The initial segments share a reservation, so every 64 KiB boundary in private memory may be
-/// the start of one. The header must agree with the memory map, and objects must follow it.
+/// A segment begins where committed memory begins, or, in the reservation that the initial ones
+/// share, where the segment before it ends. Looking at these places only, instead of at every
+/// 64 KiB, spares a dump of gigabytes from being read from end to end. The header must agree with
+/// the memory map, and objects must follow it.
 pub(super) fn scan(process: &Process) -> Option<Walk> {
     let offsets = SegmentOffsets::classic(process.memory.pointer_size());
     let mut found: Vec<Segment> = Vec::new();
     let mut empty: Vec<Segment> = Vec::new();
+    // Behind the last segment that was looked at: what lies before has been looked at, too.
+    let mut seen = 0;
     for region in process.regions.iter() {
         if region.kind != RegionType::Private || region.state != State::Commit {
             continue;
         }
-        let first = region.range.start().checked_next_multiple_of(ALLOCATION_GRANULARITY);
-        let Some(first) = first.filter(|&it| it < region.range.end()) else { continue };
-        for at in (first..region.range.end()).step_by(ALLOCATION_GRANULARITY as usize) {
-            // Nearly every boundary fails on this one word: the first object's address.
+        let mut at = region.range.start();
+        while seen <= at && at.is_multiple_of(ALLOCATION_GRANULARITY) {
+            // Nearly every place fails on this one word: the first object's address.
             let mem = at.checked_add(offsets.mem).and_then(|it| process.memory.pointer(it));
             if mem.is_none_or(|it| it <= at || HEADER < it - at) {
-                continue;
+                break;
             }
-            let Some(segment) = Segment::read(process, &offsets, at) else { continue };
+            let Some(segment) = Segment::read(process, &offsets, at) else { break };
             if !agrees_with_map(process, &segment) {
-                continue;
+                break;
             }
             if segment.allocated == segment.mem {
                 empty.push(segment);
             } else if objects_follow(process, &segment) {
                 found.push(segment);
+            } else {
+                break;
             }
+            // Its end lies behind it, so this goes on and ends.
+            at = segment.reserved;
+            seen = at;
         }
     }
     // An empty segment counts only when one with objects leads to it.
