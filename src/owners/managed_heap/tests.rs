@@ -78,6 +78,10 @@ impl Target {
     }
 
     fn process(&self) -> Process {
+        read(self.file()).unwrap()
+    }
+
+    fn file(&self) -> Vec<u8> {
         let streams = [
             (7, self.system_info()),
             (4, self.modules()),
@@ -104,9 +108,7 @@ impl Target {
         file.extend(name);
         file.resize(first, 0);
         file.extend(body);
-        let mut notes = Notes::default();
-        let dump = Dump::from_bytes(file, &mut notes).unwrap();
-        Process::read(&dump, &mut notes).unwrap()
+        file
     }
 
     fn system_info(&self) -> Vec<u8> {
@@ -167,6 +169,12 @@ impl Target {
         }
         list
     }
+}
+
+fn read(file: Vec<u8>) -> Option<Process> {
+    let mut notes = Notes::default();
+    let dump = Dump::from_bytes(file, &mut notes).ok()?;
+    Process::read(&dump, &mut notes).ok()
 }
 
 /// A workstation heap with a region for each generation, whose Gen 2 list goes on to `next`.
@@ -342,4 +350,36 @@ fn segments_without_a_table_are_found_by_header_and_objects() {
     framework_segment(&mut target, base, 0);
     target.put(base + 0x1018, 0x1234_5678);
     assert!(self::account(&target.process()).0.managed.is_empty());
+}
+
+/// Whatever stands in the variables and headers, the owner comes back, and claims nothing
+/// that the map does not have.
+#[test]
+fn no_content_makes_it_panic_or_claim_what_is_not_there() {
+    let mut target = workstation(BOOKS + 0x100 + 5 * 0x80);
+    target.region(5, 0);
+    framework_segment(&mut target, 0x4_0000_0000, 0);
+    let file = target.file();
+    // The words that are not zero are those that mean something.
+    let words: Vec<usize> =
+        (0..file.len() - 8).step_by(4).filter(|&at| file[at..at + 4] != [0; 4]).collect();
+    let values = [0, 1, 2, 0x28, u64::MAX, i64::MAX as u64, TABLE, BOOKS + 0x180, REGIONS - 1];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..3000 {
+        let mut file = file.clone();
+        for _ in 0..1 + next(3) {
+            let at = words[next(words.len())];
+            let width = [1, 4, 8][next(3)];
+            file[at..at + width].copy_from_slice(&values[next(9)].to_le_bytes()[..width]);
+        }
+        let Some(process) = read(file) else { continue };
+        let (account, _) = account(&process);
+        for claim in account.claims {
+            assert!(!process.regions.within(claim.range).is_empty(), "{claim:?}");
+        }
+    }
 }
