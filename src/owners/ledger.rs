@@ -1,6 +1,7 @@
 //! The settled map: every byte of the address space has one usage, with the evidence for it.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use super::{Account, Claim, Strength, Usage};
 use crate::notes::{Note, Notes, Place};
@@ -179,45 +180,83 @@ fn allocatable(free: VaRange) -> Option<VaRange> {
 
 /// Cuts regions at claims' borders and gives each piece to the strongest claim.
 ///
-/// A sweep over sorted borders: claims enter and leave a set that is ordered by strength.
+/// A sweep over sorted borders: claims enter a set that is ordered by strength, and leave it when
+/// the sweep passes their end. Each claim is touched a few times, however they nest.
 fn slices(regions: &Regions, claims: &[&Claim], notes: &mut Notes) -> Vec<Slice> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
     let start = |idx: usize| claims.get(idx).map_or(u64::MAX, |it| it.range.start());
     order.sort_by_key(|&idx| start(idx));
     let mut entering = order.into_iter().peekable();
     // The strongest claim, of equals the first in the owners' order, is the set's first member.
-    let mut active: BTreeSet<(std::cmp::Reverse<Strength>, usize)> = BTreeSet::new();
+    let mut active: BTreeSet<(Reverse<Strength>, usize)> = BTreeSet::new();
+    let mut leaving: BinaryHeap<Reverse<(Va, usize)>> = BinaryHeap::new();
     let mut slices = Vec::with_capacity(regions.as_slice().len());
     for region in regions.iter() {
+        // Where the piece that is being put together began, and whose it is.
+        let mut piece: Option<(Va, Option<usize>)> = None;
         let mut at = region.range.start();
         while at < region.range.end() {
             while let Some(idx) = entering.next_if(|&idx| start(idx) <= at) {
                 if let Some(claim) = claims.get(idx) {
-                    active.insert((std::cmp::Reverse(claim.strength), idx));
+                    active.insert((Reverse(claim.strength), idx));
+                    leaving.push(Reverse((claim.range.end(), idx)));
                 }
             }
-            active.retain(|&(_, idx)| claims.get(idx).is_some_and(|it| at < it.range.end()));
-            let ends =
-                active.iter().filter_map(|&(_, idx)| claims.get(idx)).map(|it| it.range.end());
-            let next_start = entering.peek().map(|&idx| start(idx));
-            let end =
-                ends.chain(next_start).fold(region.range.end(), u64::min).max(at.saturating_add(1));
-            let end = end.min(region.range.end());
-            let Some(range) = VaRange::between(at, end) else { break };
-            let best = active.first().and_then(|&(_, idx)| claims.get(idx).copied());
-            if let Some(best) = best {
-                let rival = active.iter().skip(1).filter_map(|&(_, idx)| claims.get(idx));
-                let conflict =
-                    |it: &&&Claim| it.strength == best.strength && it.usage != best.usage;
-                if Strength::Structure == best.strength && rival.filter(conflict).count() != 0 {
-                    notes.add(Note::ClaimConflict, Place::Va(at));
+            while let Some(&Reverse((end, idx))) = leaving.peek()
+                && end <= at
+            {
+                leaving.pop();
+                if let Some(claim) = claims.get(idx) {
+                    active.remove(&(Reverse(claim.strength), idx));
                 }
             }
-            push(&mut slices, Region { range, ..*region }, best);
-            at = end;
+            let best = active.first().map(|&(_, idx)| idx);
+            if conflict(&active, claims) {
+                notes.add(Note::ClaimConflict, Place::Va(at));
+            }
+            match piece {
+                Some((_, owner)) if owner == best => {}
+                Some((from, owner)) => {
+                    cut(
+                        &mut slices,
+                        region,
+                        from,
+                        at,
+                        owner.and_then(|it| claims.get(it).copied()),
+                    );
+                    piece = Some((at, best));
+                }
+                None => piece = Some((at, best)),
+            }
+            // Nothing changes before the next border.
+            let borders = [
+                Some(region.range.end()),
+                entering.peek().map(|&idx| start(idx)),
+                leaving.peek().map(|it| it.0.0),
+            ];
+            let next = borders.into_iter().flatten().filter(|&it| at < it).min();
+            at = next.unwrap_or(region.range.end());
+        }
+        if let Some((from, owner)) = piece {
+            let owner = owner.and_then(|it| claims.get(it).copied());
+            cut(&mut slices, region, from, region.range.end(), owner);
         }
     }
     slices
+}
+
+/// Whether the two best claims are both proved and disagree.
+fn conflict(active: &BTreeSet<(Reverse<Strength>, usize)>, claims: &[&Claim]) -> bool {
+    let mut best = active.iter().filter_map(|&(_, idx)| claims.get(idx));
+    let (Some(first), Some(second)) = (best.next(), best.next()) else { return false };
+    let proved = first.strength == Strength::Structure && second.strength == Strength::Structure;
+    proved && first.usage != second.usage
+}
+
+fn cut(slices: &mut Vec<Slice>, region: &Region, from: Va, to: Va, claim: Option<&Claim>) {
+    if let Some(range) = VaRange::between(from, to) {
+        push(slices, Region { range, ..*region }, claim);
+    }
 }
 
 fn push(slices: &mut Vec<Slice>, region: Region, claim: Option<&Claim>) {

@@ -220,14 +220,16 @@ fn memory(dump: &Dump, system: &SystemInfo, notes: &mut Notes) -> Memory {
         ranges.extend(small.ranges);
     }
     // Stacks that only the thread list names.
+    let pointer_size = system.arch.pointer_size();
+    let known = Memory::new(dump.source(), ranges.clone(), pointer_size, &mut Notes::default());
     let threads: Option<crate::dump::streams::ThreadList> = dump.stream(&mut Notes::default());
     for it in threads.iter().flat_map(|it| &it.threads) {
         let present = it.stack_size.min(dump.size().saturating_sub(it.stack_offset));
-        if let Some(stack) = Captured::new(it.stack_start, present, it.stack_offset) {
-            let known = |other: &Captured| other.range.contains(it.stack_start);
-            if it.stack_offset != 0 && !ranges.iter().any(known) {
-                ranges.push(stack);
-            }
+        if let Some(stack) = Captured::new(it.stack_start, present, it.stack_offset)
+            && it.stack_offset != 0
+            && known.u8(it.stack_start).is_none()
+        {
+            ranges.push(stack);
         }
     }
     if ranges.is_empty() {
@@ -235,7 +237,7 @@ fn memory(dump: &Dump, system: &SystemInfo, notes: &mut Notes) -> Memory {
     }
     // Sorting is ours to do, so out-of-order ranges are a note only when the stream has them so.
     let mut own = Notes::default();
-    let memory = Memory::new(dump.source(), ranges, system.arch.pointer_size(), &mut own);
+    let memory = Memory::new(dump.source(), ranges, pointer_size, &mut own);
     for (note, counted) in own.iter() {
         if note != Note::RangesUnsorted || dump.has(crate::dump::streams::MEMORY64_LIST) {
             notes.add_many(note, counted.count, counted.first.clone());

@@ -211,6 +211,7 @@ fn heaps(memory: &Memory, peb: Va, o: &Offsets, limits: &Limits, notes: &mut Not
     let count = peb.checked_add(o.heap_count).and_then(|it| memory.u32(it)).unwrap_or(0);
     let array = peb.checked_add(o.heaps).and_then(|it| memory.pointer(it)).unwrap_or(0);
     let mut heaps = Vec::new();
+    let mut seen = std::collections::HashSet::new();
     for idx in 0..u64::from(count).min(limits.heaps as u64) {
         let slot = array.checked_add(idx.saturating_mul(memory.pointer_size()));
         let Some(heap) = slot.and_then(|it| memory.pointer(it)) else {
@@ -219,7 +220,7 @@ fn heaps(memory: &Memory, peb: Va, o: &Offsets, limits: &Limits, notes: &mut Not
             }
             break;
         };
-        if heap != 0 && !heaps.contains(&heap) {
+        if heap != 0 && seen.insert(heap) {
             heaps.push(heap);
         }
     }

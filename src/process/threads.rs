@@ -1,5 +1,7 @@
 //! Threads: identity, registers and stack bounds, on the side of the process that is reported.
 
+use std::collections::HashMap;
+
 use minidump::{MinidumpContext, MinidumpRawContext};
 use scroll::Pread;
 
@@ -61,6 +63,7 @@ pub(super) fn collect(
         notes.add(Note::NoThreadTimes, Place::Nowhere);
     }
     let infos = infos.unwrap_or_default();
+    let infos: HashMap<u32, ThreadInfo> = infos.threads.into_iter().map(|it| (it.id, it)).collect();
     let mut unreadable_tebs = 0_u64;
     let mut first_unreadable = 0;
     let mut threads = Vec::with_capacity(list.threads.len());
@@ -91,7 +94,7 @@ pub(super) fn collect(
         threads.push(Thread {
             id: it.id,
             name: names.names.get(&it.id).cloned().unwrap_or_default(),
-            info: infos.threads.iter().find(|info| info.id == it.id).copied(),
+            info: infos.get(&it.id).copied(),
             suspend_count: it.suspend_count,
             teb,
             native_teb,

@@ -1,5 +1,7 @@
 //! Regions: runs of pages with equal attributes, as `VirtualQueryEx` reports them.
 
+use std::ops::Range;
+
 use super::address::{Va, VaRange};
 use crate::dump::streams::MemoryInfo;
 use crate::notes::{Note, Notes, Place};
@@ -125,6 +127,8 @@ impl Allocation<'_> {
 #[derive(Debug, Clone, Default)]
 pub struct Regions {
     all: Vec<Region>,
+    /// Which regions are one allocation, in order.
+    spans: Vec<Range<usize>>,
     /// Whether the writer listed free memory, so that what is missing is known to be missing.
     lists_free: bool,
 }
@@ -162,7 +166,7 @@ impl Regions {
             }
             settled.push(region);
         }
-        Self { all: settled, lists_free }
+        Self { spans: spans(&settled), all: settled, lists_free }
     }
 
     /// Every region, in order.
@@ -194,25 +198,15 @@ impl Regions {
     /// The allocation that `va` lies in; `None` for free memory.
     pub fn allocation_at(&self, va: Va) -> Option<Allocation<'_>> {
         let idx = self.all.partition_point(|it| it.range.end() <= va);
-        let base =
-            self.all.get(idx).filter(|it| it.range.contains(va) && it.state != State::Free)?;
-        let base = base.allocation_base;
-        let same = |it: &&Region| it.allocation_base == base && it.state != State::Free;
-        let before = self.all.get(..idx)?.iter().rev().take_while(same).count();
-        let after = self.all.get(idx..)?.iter().take_while(same).count();
-        allocation(self.all.get(idx.saturating_sub(before)..idx.saturating_add(after))?)
+        self.all.get(idx).filter(|it| it.range.contains(va))?;
+        let span = self.spans.partition_point(|it| it.end <= idx);
+        let span = self.spans.get(span).filter(|it| it.contains(&idx))?;
+        allocation(self.all.get(span.clone())?)
     }
 
     /// Every allocation, in order. Free memory is left out.
     pub fn allocations(&self) -> impl Iterator<Item = Allocation<'_>> {
-        let same = |a: &Region, b: &Region| {
-            a.state != State::Free
-                && b.state != State::Free
-                && a.allocation_base == b.allocation_base
-                && a.range.end() == b.range.start()
-        };
-        let used = |it: &&[Region]| it.first().is_some_and(|it| it.state != State::Free);
-        self.all.chunk_by(same).filter(used).filter_map(allocation)
+        self.spans.iter().filter_map(|it| allocation(self.all.get(it.clone())?))
     }
 
     /// Regions that have bytes in `range`.
@@ -222,6 +216,26 @@ impl Regions {
         let count = rest.partition_point(|it| it.range.start() < range.end());
         rest.get(..count).unwrap_or_default()
     }
+}
+
+/// Neighbors with one allocation base are one allocation.
+fn spans(all: &[Region]) -> Vec<Range<usize>> {
+    let same = |a: &Region, b: &Region| {
+        a.state != State::Free
+            && b.state != State::Free
+            && a.allocation_base == b.allocation_base
+            && a.range.end() == b.range.start()
+    };
+    let mut spans = Vec::new();
+    let mut start = 0_usize;
+    for chunk in all.chunk_by(same) {
+        let end = start.saturating_add(chunk.len());
+        if chunk.first().is_some_and(|it| it.state != State::Free) {
+            spans.push(start..end);
+        }
+        start = end;
+    }
+    spans
 }
 
 fn allocation(regions: &[Region]) -> Option<Allocation<'_>> {

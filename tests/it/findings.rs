@@ -1,9 +1,7 @@
 //! Every finding has one dump that triggers it, and one near miss that does not.
 
 use oomscope::findings::ALL;
-use oomscope::synth::{
-    COMMIT, HeapSpec, IMAGE, ImageSpec, MAPPED, RegionSpec, SynthDump, ThreadSpec,
-};
+use oomscope::synth::{HeapSpec, ImageSpec, SynthDump, ThreadSpec};
 
 use crate::managed_synth;
 use crate::samples::analyze;

@@ -12,3 +12,4 @@ mod map;
 mod one_way;
 mod registered;
 mod samples;
+mod verdicts;

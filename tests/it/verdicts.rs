@@ -1,0 +1,65 @@
+//! Verdicts on dumps whose story is known.
+
+use oomscope::{Analysis, Options, Quiet};
+
+use crate::dumps::{all, dump};
+
+fn analyze(name: &str) -> Option<Analysis> {
+    let path = dump(name)?;
+    Analysis::of(&path, &Options::default(), &Quiet).ok()
+}
+
+#[test]
+fn a_leak_at_its_end_has_filled_the_address_space_from_the_native_heap() {
+    let Some(analysis) = analyze("seed/oom-3g") else { return };
+    let verdict = &analysis.verdict;
+    assert_eq!(verdict.limit, "address-space-exhausted");
+    assert_eq!(verdict.cause, Some("native-heap-dominates"));
+    assert_eq!(verdict.confidence.id(), "certain");
+    assert_eq!(analysis.ledger.largest_free.unwrap().size(), 0x11_6000);
+    let said = |text: &str| verdict.evidence.iter().any(|it| it.value.contains(text));
+    assert!(
+        said("0x116000") && said("0x00420000") && said("0x8007000e"),
+        "{:#?}",
+        verdict.evidence
+    );
+    assert!(analysis.findings.iter().any(|it| it.id == "managed-oom-recorded"));
+}
+
+#[test]
+fn a_leak_on_its_way_is_named_before_a_limit_is_hit() {
+    for name in ["seed/seed-before", "seed/seed-after", "seed/seed-ust"] {
+        let Some(analysis) = analyze(name) else { continue };
+        assert_eq!(analysis.verdict.limit, "not-out-of-memory", "{name}");
+        assert_eq!(analysis.verdict.cause, Some("native-heap-dominates"), "{name}");
+        assert!(analysis.findings.iter().any(|it| it.id == "network-wait"), "{name}");
+    }
+}
+
+#[test]
+fn crashes_of_other_kinds_are_not_out_of_memory() {
+    for name in all().iter().filter(|it| it.starts_with("real/")) {
+        let Some(analysis) = analyze(name) else { continue };
+        assert_eq!(analysis.verdict.limit, "not-out-of-memory", "{name}");
+    }
+}
+
+#[test]
+fn the_linux_dump_is_refused_by_name() {
+    let Some(path) = dump("real/firefox-linux") else { return };
+    let error = Analysis::of(&path, &Options::default(), &Quiet).unwrap_err();
+    assert_eq!(error.to_string(), "this is a Breakpad minidump of a Linux process");
+}
+
+#[test]
+fn runtimes_are_named_with_their_versions() {
+    for (name, version) in
+        [("net31-x86", "3.1.23"), ("net8-x64", "8.0.30"), ("net10-x64", "10.0.13")]
+    {
+        let Some(analysis) = analyze(&format!("wine/{name}")) else { continue };
+        let versions: Vec<_> =
+            analysis.process.runtimes.iter().map(|it| it.version.as_deref()).collect();
+        assert_eq!(versions, [Some(version)], "{name}");
+        assert_eq!(analysis.managed.len(), 1, "{name}");
+    }
+}
