@@ -1,0 +1,201 @@
+//! Where the members of an NT heap stand, one table per generation.
+//!
+//! ```text
+//! ntdll!_HEAP_SEGMENT (Vista to Windows 11)   x86    x64
+//!   SegmentSignature u32 = FFEEFFEE           0x08   0x10
+//!   SegmentListEntry LIST_ENTRY               0x10   0x18
+//!   Heap                                      0x18   0x28
+//!   NumberOfPages u32                         0x20   0x38
+//!   NumberOfUnCommittedPages u32              0x2c   0x50
+//!
+//! ntdll!_HEAP, behind its first segment       x86                    x64
+//!                                             7    8    1607 1809    7    8    1607 1809
+//!   Flags u32                                 40   40   40   40      70   70   70   70
+//!   Signature u32 = EEFFEEFF                  64   60   60   60      a0   98   98   98
+//!   TotalFreeSize, in units                   78   74   74   74      c8   c0   c0   c0
+//!   VirtualAllocdBlocks LIST_ENTRY            a0   9c   9c   9c      118  110  110  110
+//!   SegmentList LIST_ENTRY                    a8   a4   a4   a4      128  120  120  120
+//!   FreeLists LIST_ENTRY                      c4   c0   c0   c0      158  150  150  150
+//!   FrontEndHeapType u8, 2 is the LFH         da   d6   da   ea      182  17a  182  1a2
+//!   Counters _HEAP_COUNTERS                   dc   1e0  1e4  1f4     188  210  218  238
+//!
+//! ntdll!_HEAP_COUNTERS                        x86    x64
+//!   TotalMemoryReserved                       0x00   0x00
+//!   TotalMemoryCommitted                      0x04   0x08
+//!   TotalMemoryLargeUCR                       0x08   0x10
+//!   TotalSizeInVirtualBlocks                  0x0c   0x18
+//!   TotalSegments u32                         0x10   0x20
+//!   TotalUCRs u32                             0x14   0x24
+//!   LockCollisions u32                        0x24   0x34
+//!
+//! ntdll!_HEAP_VIRTUAL_ALLOC_ENTRY             x86    x64
+//!   Entry LIST_ENTRY                          0x00   0x00
+//!   CommitSize                                0x10   0x20
+//!   ReserveSize                               0x14   0x28
+//! ```
+//!
+//! The columns are from public PDBs of `ntdll`: 7 is Vista and Windows 7, 8 is Windows 8 to 10.0.10586,
+//! 1607 is 10.0.14393 to 17134, 1809 is 10.0.17763 to 26100. We never ask which Windows it is: the
+//! place of `Signature` tells 7 from the others, and [`super::counters`] tells the others apart.
+
+/// `_HEAP_SEGMENT.SegmentSignature`.
+pub(in crate::owners) const SEGMENT_SIGNATURE: u32 = 0xffee_ffee;
+
+/// `_HEAP.Signature`.
+pub(super) const HEAP_SIGNATURE: u32 = 0xeeff_eeff;
+
+/// One generation of `_HEAP`. All offsets are from the heap's address.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) signature: u64,
+    pub(super) total_free_size: u64,
+    pub(super) virtual_blocks: u64,
+    pub(super) segment_list: u64,
+    pub(super) free_lists: u64,
+    pub(super) front_end_type: u64,
+    pub(super) counters: u64,
+}
+
+/// What all generations have in common, by pointer size.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// Bytes of a `_HEAP_ENTRY`, in which blocks are measured.
+    pub(super) granularity: u64,
+    pub(super) flags: u64,
+    pub(super) segment: Segment,
+    pub(super) counters: Counters,
+    pub(super) virtual_block: VirtualBlock,
+    /// Known generations, the oldest first.
+    pub(super) generations: &'static [Layout],
+}
+
+/// `_HEAP_SEGMENT`.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) signature: u64,
+    pub(super) list_entry: u64,
+    pub(super) heap: u64,
+    pub(super) pages: u64,
+    pub(super) uncommitted_pages: u64,
+}
+
+/// `_HEAP_COUNTERS`.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) reserved: u64,
+    pub(super) committed: u64,
+    pub(super) large_uncommitted: u64,
+    pub(super) virtual_bytes: u64,
+    pub(super) segments: u64,
+    pub(super) uncommitted_ranges: u64,
+    pub(super) lock_collisions: u64,
+}
+
+/// `_HEAP_VIRTUAL_ALLOC_ENTRY`.
+#[derive(Debug)]
+pub(super) struct VirtualBlock {
+    pub(super) commit_size: u64,
+    pub(super) reserve_size: u64,
+}
+
+/// The tables for pointers of `pointer_size` bytes.
+pub(super) fn common(pointer_size: u64) -> &'static Common {
+    if pointer_size == 4 { &X86 } else { &X64 }
+}
+
+/// Where the segment's signature stands, which is also where a segment heap has its own.
+pub(in crate::owners) fn signature_offset(pointer_size: u64) -> u64 {
+    common(pointer_size).segment.signature
+}
+
+static X86: Common = Common {
+    granularity: 8,
+    flags: 0x40,
+    segment: Segment {
+        signature: 0x08,
+        list_entry: 0x10,
+        heap: 0x18,
+        pages: 0x20,
+        uncommitted_pages: 0x2c,
+    },
+    counters: Counters {
+        reserved: 0x00,
+        committed: 0x04,
+        large_uncommitted: 0x08,
+        virtual_bytes: 0x0c,
+        segments: 0x10,
+        uncommitted_ranges: 0x14,
+        lock_collisions: 0x24,
+    },
+    virtual_block: VirtualBlock { commit_size: 0x10, reserve_size: 0x14 },
+    generations: &[
+        Layout {
+            signature: 0x64,
+            total_free_size: 0x78,
+            virtual_blocks: 0xa0,
+            segment_list: 0xa8,
+            free_lists: 0xc4,
+            front_end_type: 0xda,
+            counters: 0xdc,
+        },
+        Layout { front_end_type: 0xd6, counters: 0x1e0, ..X86_SINCE_8 },
+        Layout { front_end_type: 0xda, counters: 0x1e4, ..X86_SINCE_8 },
+        Layout { front_end_type: 0xea, counters: 0x1f4, ..X86_SINCE_8 },
+    ],
+};
+
+const X86_SINCE_8: Layout = Layout {
+    signature: 0x60,
+    total_free_size: 0x74,
+    virtual_blocks: 0x9c,
+    segment_list: 0xa4,
+    free_lists: 0xc0,
+    front_end_type: 0,
+    counters: 0,
+};
+
+static X64: Common = Common {
+    granularity: 0x10,
+    flags: 0x70,
+    segment: Segment {
+        signature: 0x10,
+        list_entry: 0x18,
+        heap: 0x28,
+        pages: 0x38,
+        uncommitted_pages: 0x50,
+    },
+    counters: Counters {
+        reserved: 0x00,
+        committed: 0x08,
+        large_uncommitted: 0x10,
+        virtual_bytes: 0x18,
+        segments: 0x20,
+        uncommitted_ranges: 0x24,
+        lock_collisions: 0x34,
+    },
+    virtual_block: VirtualBlock { commit_size: 0x20, reserve_size: 0x28 },
+    generations: &[
+        Layout {
+            signature: 0xa0,
+            total_free_size: 0xc8,
+            virtual_blocks: 0x118,
+            segment_list: 0x128,
+            free_lists: 0x158,
+            front_end_type: 0x182,
+            counters: 0x188,
+        },
+        Layout { front_end_type: 0x17a, counters: 0x210, ..X64_SINCE_8 },
+        Layout { front_end_type: 0x182, counters: 0x218, ..X64_SINCE_8 },
+        Layout { front_end_type: 0x1a2, counters: 0x238, ..X64_SINCE_8 },
+    ],
+};
+
+const X64_SINCE_8: Layout = Layout {
+    signature: 0x98,
+    total_free_size: 0xc0,
+    virtual_blocks: 0x110,
+    segment_list: 0x120,
+    free_lists: 0x150,
+    front_end_type: 0,
+    counters: 0,
+};

@@ -1,0 +1,398 @@
+//! NT heaps: what `HeapAlloc`, `malloc` and `new` take from in most processes.
+//!
+//! A heap is a list of segments, each one reservation of which pages are committed as needed, and a
+//! list of blocks too large for any segment, each with a reservation of its own. The heap's header
+//! stands at the start of its first segment. See [`layout`] for the structures.
+
+mod counters;
+mod foreign;
+pub(super) mod layout;
+pub(super) mod side;
+pub(super) mod survey;
+
+use std::collections::HashSet;
+
+use counters::{Counted, Counters};
+use layout::{Common, Layout, SEGMENT_SIGNATURE};
+use side::{Side, heap_claim, page_aligned};
+use survey::{Found, Survey};
+
+use super::{Account, Claim, Heap, HeapKind, Owner, Strength, page_heap, segment_heap};
+use crate::notes::{Note, Notes, Place};
+use crate::process::Process;
+use crate::space::{PAGE, Va, VaRange};
+use crate::table::{Cell, Table};
+
+/// Claims segments and large blocks of NT heaps, and what carries a heap's signature without being
+/// a heap that is known.
+pub(super) struct NtHeap;
+
+impl Owner for NtHeap {
+    fn id(&self) -> &'static str {
+        "nt-heap"
+    }
+
+    fn account(&self, process: &Process, notes: &mut Notes) -> Account {
+        let survey = Survey::of(process);
+        let mut account = account(&survey, notes);
+        if !survey.handles.is_empty() {
+            notes.add(Note::HeapBlocksNotWalked, Place::Nowhere);
+            account.tables.push(table(process, &survey, &account.heaps));
+        }
+        account
+    }
+}
+
+/// The heaps of this owner.
+fn account(survey: &Survey<'_>, notes: &mut Notes) -> Account {
+    let mut account = Account::default();
+    for (handle, side) in survey.of_kind(&[Found::Nt, Found::Unknown, Found::Unreadable]) {
+        let read = match handle.found {
+            Found::Nt => {
+                let loose = survey.loose_segments.iter().filter(|it| it.1 == handle.address);
+                let loose: Vec<Va> = loose.map(|it| it.0).collect();
+                heap(side, handle.address, &loose, notes)
+            }
+            Found::Unreadable => unreadable(side, handle.address, notes),
+            _ => foreign::heap(side, handle.address, notes),
+        };
+        account.heaps.push(read.0);
+        account.claims.extend(read.1);
+    }
+    account
+}
+
+/// A heap of `kind` of which nothing is known yet but its address.
+pub(super) fn blank(side: &Side<'_>, address: Va, kind: HeapKind) -> Heap {
+    Heap {
+        address,
+        kind,
+        flags: 0,
+        is_default: side.default_heap == address,
+        wow64_native: side.native,
+        reserved_bytes: 0,
+        committed_bytes: 0,
+        segments: Vec::new(),
+        virtual_blocks: Vec::new(),
+        lfh: None,
+        free_bytes: None,
+        counter_reserved: None,
+        counter_committed: None,
+        counter_virtual: None,
+        free_list_length: None,
+        uncommitted_ranges: None,
+        lock_contention: None,
+        notes: Vec::new(),
+    }
+}
+
+/// A segment that passed its checks.
+struct Segment {
+    range: VaRange,
+    uncommitted: u64,
+}
+
+/// Reads one heap. `loose` are segments that name it as their heap, found in memory.
+fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap, Vec<Claim>) {
+    let common = layout::common(side.pointer_size());
+    let candidates = counters::candidates(side, common, address);
+    let mut heap = blank(side, address, HeapKind::Nt);
+    heap.flags = side.u32(address, common.flags).unwrap_or(0);
+    let Some(&lists) = candidates.first() else { return (heap, Vec::new()) };
+    let mut claims = Vec::new();
+
+    let counted = segments(side, common, lists, loose, &mut heap, &mut claims, notes);
+    heap.reserved_bytes = counted.reserved;
+    heap.committed_bytes = counted.committed;
+    let virtual_bytes = virtual_blocks(side, common, lists, &mut heap, &mut claims, notes);
+
+    let units = side.pointer(address, lists.total_free_size);
+    heap.free_bytes = units.map(|it| it.saturating_mul(common.granularity));
+    // Each entry is a free block of a unit or more, so a sound list is not longer than this.
+    let most = units.unwrap_or(0).min(side.memory.captured_bytes() / common.granularity);
+    heap.free_list_length =
+        address.checked_add(lists.free_lists).and_then(|it| side.list_length(it, most));
+    if heap.free_list_length.is_none() {
+        notes.add(Note::HeapListBroken, Place::Va(address));
+        heap.notes.push("the free list is broken or leaves captured memory".to_owned());
+    }
+
+    match counters::choose(side, common, address, &candidates, counted) {
+        Some((layout, counters)) => {
+            heap.lfh = side.u8(address, layout.front_end_type).map(|it| it == 2);
+            heap.counter_reserved = Some(counters.reserved);
+            heap.counter_committed = Some(counters.committed);
+            heap.counter_virtual =
+                Some(counters.reserved.saturating_sub(counters.large_uncommitted));
+            heap.uncommitted_ranges = Some(counters.uncommitted_ranges.into());
+            heap.lock_contention = Some(counters.lock_collisions.into());
+            compare(&mut heap, &counters, counted, virtual_bytes, notes);
+        }
+        None => {
+            notes.add(Note::HeapCountersDisagree, Place::Va(address));
+            heap.notes.push("no known layout of _HEAP has counters that fit".to_owned());
+        }
+    }
+    (heap, claims)
+}
+
+/// Follows `SegmentList`, and adds what only memory showed.
+fn segments(
+    side: &Side<'_>,
+    common: &Common,
+    lists: &Layout,
+    loose: &[Va],
+    heap: &mut Heap,
+    claims: &mut Vec<Claim>,
+    notes: &mut Notes,
+) -> Counted {
+    let address = heap.address;
+    let mut counted = Counted { reserved: 0, committed: 0, segments: 0, whole: true };
+    let head = address.saturating_add(lists.segment_list);
+    let links = side.list(head).unwrap_or_else(|(links, at)| {
+        counted.whole = false;
+        notes.add(Note::HeapListBroken, Place::Va(at));
+        heap.notes.push(format!("the list of segments breaks at {at:#010x}"));
+        links
+    });
+    // The heap is its own first segment, also when the list is in pieces.
+    let mut bases = vec![address];
+    let on_list: HashSet<Va> = links.iter().copied().collect();
+    let listed = links.iter().map(|it| it.wrapping_sub(common.segment.list_entry));
+    bases.extend(listed.filter(|&it| it != address));
+    let unlisted =
+        loose.iter().filter(|it| !on_list.contains(&it.wrapping_add(common.segment.list_entry)));
+    let mut found_in_memory = HashSet::new();
+    for &it in unlisted {
+        counted.whole = false;
+        heap.notes.push(format!("segment {it:#010x} names this heap, but is not on its list"));
+        bases.push(it);
+        found_in_memory.insert(it);
+    }
+    let mut differing: u64 = 0;
+    for (idx, &base) in bases.iter().enumerate() {
+        let number = idx.saturating_add(1);
+        let what = format!("NT heap {address:#010x} segment {number}");
+        let evidence = if found_in_memory.contains(&base) {
+            "_HEAP_SEGMENT: signature, names its heap"
+        } else {
+            "_HEAP_SEGMENT: signature, SegmentList"
+        };
+        match segment(side, common, address, base) {
+            Ok(it) => {
+                let size = it.range.size();
+                let committed = size.saturating_sub(it.uncommitted);
+                counted.segments = counted.segments.saturating_add(1);
+                counted.reserved = counted.reserved.saturating_add(size);
+                counted.committed = counted.committed.saturating_add(committed);
+                // Pages of a view cannot be taken back one by one: the map shows a heap in shared
+                // memory as committed where anybody ever was.
+                let private = side.allocation(base).is_some();
+                let by_map = side.committed(it.range).filter(|_| private);
+                if by_map.is_some_and(|it| it != committed) {
+                    differing = differing.saturating_add(1);
+                }
+                claims.push(heap_claim(
+                    side.claimable(it.range),
+                    Strength::Structure,
+                    what,
+                    evidence,
+                ));
+                heap.segments.push(it.range);
+            }
+            Err(Unfit::Absent) => {
+                counted.whole = false;
+                notes.add(Note::HeapSegmentUnread, Place::Va(base));
+                heap.notes.push(format!("the header of segment {base:#010x} is not in the dump"));
+                if let Some(range) = side.allocation(base) {
+                    let evidence = "SegmentList points to it";
+                    claims.push(heap_claim(range, Strength::Pointer, what, evidence));
+                }
+            }
+            Err(Unfit::Wrong) => {
+                counted.whole = false;
+                notes.add(Note::HeapListBroken, Place::Va(base));
+                heap.notes.push(format!("the list of segments leads to {base:#010x}, no segment"));
+            }
+        }
+    }
+    if differing != 0 {
+        notes.add(Note::HeapCountersDisagree, Place::Va(address));
+        heap.notes.push(format!(
+            "{differing} of {} segments have other committed pages by the memory map than by \
+             their headers",
+            counted.segments
+        ));
+    }
+    counted
+}
+
+enum Unfit {
+    /// Not in the dump.
+    Absent,
+    /// Something else.
+    Wrong,
+}
+
+/// The segment at `base`, if it is one of `heap`.
+fn segment(side: &Side<'_>, common: &Common, heap: Va, base: Va) -> Result<Segment, Unfit> {
+    let o = &common.segment;
+    let absent = || Unfit::Absent;
+    if !page_aligned(base) {
+        return Err(Unfit::Wrong);
+    }
+    let signature = side.u32(base, o.signature).ok_or_else(absent)?;
+    let owner = side.pointer(base, o.heap).ok_or_else(absent)?;
+    let pages = u64::from(side.u32(base, o.pages).ok_or_else(absent)?);
+    let uncommitted = u64::from(side.u32(base, o.uncommitted_pages).ok_or_else(absent)?);
+    let range = VaRange::new(base, pages.saturating_mul(PAGE)).ok_or(Unfit::Wrong)?;
+    let room = side.regions.allocation_at(base).map(|it| it.range.end());
+    let fits = room.is_none_or(|it| range.end() <= it) || !side.map_is_whole;
+    if signature != SEGMENT_SIGNATURE || owner != heap || pages < uncommitted || !fits {
+        return Err(Unfit::Wrong);
+    }
+    Ok(Segment { range, uncommitted: uncommitted.saturating_mul(PAGE) })
+}
+
+/// Follows `VirtualAllocdBlocks`; returns their reserved bytes where the list was whole.
+fn virtual_blocks(
+    side: &Side<'_>,
+    common: &Common,
+    lists: &Layout,
+    heap: &mut Heap,
+    claims: &mut Vec<Claim>,
+    notes: &mut Notes,
+) -> Option<u64> {
+    let address = heap.address;
+    let mut whole = true;
+    let mut total: u64 = 0;
+    let head = address.saturating_add(lists.virtual_blocks);
+    let entries = side.list(head).unwrap_or_else(|(entries, at)| {
+        whole = false;
+        notes.add(Note::HeapListBroken, Place::Va(at));
+        heap.notes.push(format!("the list of large blocks breaks at {at:#010x}"));
+        entries
+    });
+    let segments: HashSet<Va> = heap.segments.iter().map(|it| it.start()).collect();
+    for entry in entries {
+        let o = &common.virtual_block;
+        let sizes = side.pointer(entry, o.commit_size).zip(side.pointer(entry, o.reserve_size));
+        let range = sizes.and_then(|(_, reserve)| VaRange::new(entry, reserve));
+        // A block inside one of the segments has no reservation of its own.
+        let room = side.allocation(entry).filter(|it| !segments.contains(&it.start()));
+        let (Some((commit, reserve)), Some(range)) = (sizes, range) else {
+            whole = false;
+            notes.add(Note::HeapListBroken, Place::Va(entry));
+            continue;
+        };
+        if reserve < commit || (side.map_is_whole && room.is_none_or(|it| it.size() < reserve)) {
+            whole = false;
+            notes.add(Note::HeapListBroken, Place::Va(entry));
+            heap.notes.push(format!("{entry:#010x} on the list of large blocks is none"));
+            continue;
+        }
+        total = total.saturating_add(reserve);
+        heap.reserved_bytes = heap.reserved_bytes.saturating_add(reserve);
+        heap.committed_bytes = heap.committed_bytes.saturating_add(commit);
+        heap.virtual_blocks.push(range);
+        claims.push(heap_claim(
+            // The entry may begin somewhere inside its reservation: Windows 8 and later put it at
+            // a random distance from the start.
+            room.unwrap_or(range),
+            Strength::Structure,
+            format!("NT heap {address:#010x} large block"),
+            "_HEAP_VIRTUAL_ALLOC_ENTRY: VirtualAllocdBlocks",
+        ));
+    }
+    whole.then_some(total)
+}
+
+/// Says where the heap's counters and the walk differ.
+fn compare(
+    heap: &mut Heap,
+    counters: &Counters,
+    counted: Counted,
+    virtual_bytes: Option<u64>,
+    notes: &mut Notes,
+) {
+    if !counted.whole {
+        // What is missing is noted already; of course the sums differ.
+        return;
+    }
+    let segments = u64::from(counters.segments);
+    let mut pairs = vec![
+        ("reserved bytes", counters.reserved, counted.reserved),
+        ("committed bytes", counters.committed, counted.committed),
+        ("segments", segments, counted.segments),
+    ];
+    if let Some(virtual_bytes) = virtual_bytes {
+        pairs.push(("bytes in large blocks", counters.virtual_bytes, virtual_bytes));
+    }
+    let differ = pairs.into_iter().filter(|&(_, counter, sum)| counter != sum);
+    let sentences: Vec<String> = differ
+        .map(|(what, counter, sum)| format!("{what}: the counter has {counter}, the lists {sum}"))
+        .collect();
+    if !sentences.is_empty() {
+        notes.add(Note::HeapCountersDisagree, Place::Va(heap.address));
+        heap.notes.extend(sentences);
+    }
+}
+
+/// A heap of which the PEB knows and the dump has no header.
+fn unreadable(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
+    notes.add(Note::HeapUnreadable, Place::Va(address));
+    let mut heap = blank(side, address, HeapKind::Unknown);
+    heap.notes.push("its header is not in the dump".to_owned());
+    let mut claims = Vec::new();
+    let starts = |it: &VaRange| it.start() == address;
+    if let Some(range) = side.allocation(address).filter(starts) {
+        heap.reserved_bytes = range.size();
+        heap.committed_bytes = side.committed(range).unwrap_or(0);
+        heap.segments.push(range);
+        let what = format!("heap {address:#010x}");
+        claims.push(heap_claim(range, Strength::Pointer, what, "PEB: ProcessHeaps"));
+    }
+    (heap, claims)
+}
+
+/// All native heaps, in the PEB's order, with the columns of `!heap -s` that every kind has.
+fn table(process: &Process, survey: &Survey<'_>, own: &[Heap]) -> Table {
+    let others = |owner: &dyn Owner| {
+        crate::guarded(|| owner.account(process, &mut Notes::default()).heaps).unwrap_or_default()
+    };
+    let mut heaps = own.to_vec();
+    heaps.extend(others(&segment_heap::SegmentHeap));
+    heaps.extend(others(&page_heap::PageHeap));
+    let order = |it: &Heap| survey.handles.iter().position(|at| at.address == it.address);
+    heaps.sort_by_key(|it| order(it).unwrap_or(usize::MAX));
+    let row = |it: &Heap| {
+        let side = if it.wow64_native { " (64-bit side)" } else { "" };
+        vec![
+            Cell::Address(it.address),
+            Cell::text(format!("{}{side}", it.kind.id())),
+            Cell::text(format!("{:08x}", it.flags)),
+            Cell::Bytes(it.reserved_bytes),
+            Cell::Bytes(it.committed_bytes),
+            it.free_bytes.map_or(Cell::Unknown, Cell::Bytes),
+            Cell::Count(it.segments.len() as u64),
+            Cell::Count(it.virtual_blocks.len() as u64),
+            it.lfh.map_or(Cell::Unknown, |it| Cell::text(if it { "LFH" } else { "" })),
+        ]
+    };
+    Table {
+        id: "heaps",
+        title: "Native heaps",
+        columns: &[
+            "heap",
+            "kind",
+            "flags",
+            "reserved",
+            "committed",
+            "free",
+            "segments",
+            "large blocks",
+            "front end",
+        ],
+        rows: heaps.iter().map(row).collect(),
+    }
+}
