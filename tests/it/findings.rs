@@ -63,6 +63,7 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
         small()
             .heap(HeapSpec::new(0x0500_0000).segment(0x0500_0000, 64 * MIB, committed))
             .commit(0x2000_0000, 20 * MIB)
+            .reserve(0x3000_0000, 128 * MIB)
     };
     let free_heap = |free: u64| {
         small().heap(
