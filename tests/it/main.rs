@@ -6,7 +6,9 @@
 
 mod dumps;
 mod findings;
+mod heaps;
 mod hostile;
+mod managed;
 mod managed_synth;
 mod map;
 mod one_way;

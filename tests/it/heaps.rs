@@ -1,70 +1,18 @@
 //! Native heaps against the truth that the dumps' makers wrote down.
-//!
-//! The dumps are not part of the repository. They are looked for in `../shared/dumps`, or where
-//! `OOMSCOPE_DUMPS` says; without them these tests say so and pass.
-
-// Tests may stop where the program may not.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::print_stdout)]
-
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use oomscope::owners::{Heap, HeapKind, Usage};
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
 
-/// The folder with packed dumps, if there is one.
-fn samples() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/dumps");
-    let folder = std::env::var_os("OOMSCOPE_DUMPS").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!("SKIPPED: no dumps at {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
-/// The dump `folder/name`, unpacked once into `target/dumps`.
-fn unpacked(folder: &str, name: &str) -> Option<PathBuf> {
-    let samples = samples()?;
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dumps");
-    std::fs::create_dir_all(&target).unwrap();
-    let dump = target.join(format!("{name}.dmp"));
-    if !dump.exists() {
-        let packed = samples.join(folder).join(format!("{name}.dmp.zst"));
-        // Another test may want the same dump at the same time; each has a file of its own until
-        // it is whole.
-        let part = tempfile::NamedTempFile::new_in(&target).unwrap().into_temp_path();
-        let mut zstd = Command::new("zstd");
-        match zstd.args(["-d", "-q", "-f"]).arg(&packed).arg("-o").arg(&part).status() {
-            Ok(status) if status.success() => part.persist(&dump).unwrap(),
-            other => {
-                println!("SKIPPED: cannot unpack {}: {other:?}", packed.display());
-                return None;
-            }
-        }
-    }
-    Some(dump)
-}
+use crate::dumps::{self, number, number as hex};
 
 fn analysis(folder: &str, name: &str) -> Option<Analysis> {
-    let dump = unpacked(folder, name)?;
+    let dump = dumps::dump(&format!("{folder}/{name}"))?;
     Some(Analysis::of(&dump, &Options::default(), &Quiet).unwrap())
 }
 
 fn truth(folder: &str, name: &str) -> Value {
-    let path = samples().unwrap().join(folder).join(format!("{name}.truth.json"));
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn hex(value: &Value) -> u64 {
-    let text = value.as_str().unwrap();
-    u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| hex(value))
+    dumps::truth(&format!("{folder}/{name}")).unwrap()
 }
 
 /// Rounded to nearest, as `!heap -s` prints.
@@ -178,20 +126,7 @@ fn the_heaps_of_the_leaking_process_are_what_heap_s_prints() {
 
 #[test]
 fn a_heap_of_203_segments_is_read_whole() {
-    let present = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dumps/oom-3g.dmp").exists();
-    if !present && free_disk_bytes().is_none_or(|it| it < 6 << 30) {
-        println!("SKIPPED: oom-3g needs 6 GB of free disk");
-        return;
-    }
     check_file("seed", "oom-3g");
-}
-
-/// Free bytes where `target` is, as `df` has it.
-fn free_disk_bytes() -> Option<u64> {
-    let df = Command::new("df").args(["-Pk", env!("CARGO_MANIFEST_DIR")]).output().ok()?;
-    let text = String::from_utf8_lossy(&df.stdout).into_owned();
-    let free: u64 = text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
-    Some(free * 1024)
 }
 
 #[test]

@@ -1,12 +1,4 @@
 //! Managed heaps of real processes, against what those processes counted themselves.
-//!
-//! The dumps are not part of the repository. `OOMSCOPE_DUMPS` names their folder; without it, they
-//! are looked for next to the checkout, and without them the tests say so and pass.
-
-#![allow(clippy::print_stderr, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
-
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use oomscope::dump::Dump;
 use oomscope::notes::{Note, Notes};
@@ -16,54 +8,15 @@ use oomscope::space::VaRange;
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
 
-/// The folder of dumps, or `None` with a line that says so.
-fn dumps() -> Option<PathBuf> {
-    let folder = std::env::var_os("OOMSCOPE_DUMPS").map(PathBuf::from);
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/dumps");
-    let folder = folder.unwrap_or_else(beside);
-    if !folder.is_dir() {
-        eprintln!("skipped: no dumps in {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
-/// A dump by its path without extension, unpacked once.
-fn unpacked(name: &str) -> Option<PathBuf> {
-    let packed = dumps()?.join(format!("{name}.dmp.zst"));
-    let plain = packed.with_extension("");
-    if plain.is_file() {
-        return Some(plain);
-    }
-    if !packed.is_file() {
-        eprintln!("skipped: no {}", packed.display());
-        return None;
-    }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dumps");
-    std::fs::create_dir_all(&folder).unwrap();
-    let dump = folder.join(plain.file_name().unwrap());
-    if !dump.is_file() {
-        // Tests run side by side, so the file appears only when it is whole.
-        let part = tempfile::NamedTempFile::new_in(&folder).unwrap();
-        let zstd = Command::new("zstd").arg("-dqfo").arg(part.path()).arg(&packed).status();
-        assert!(zstd.unwrap().success());
-        part.persist(&dump).unwrap();
-    }
-    Some(dump)
-}
+use crate::dumps::{self, number as address};
 
 fn analysis(name: &str) -> Option<Analysis> {
-    let path = unpacked(name)?;
+    let path = dumps::dump(name)?;
     Some(Analysis::of(&path, &Options::default(), &Quiet).unwrap())
 }
 
 fn truth(name: &str) -> Value {
-    let path = dumps().unwrap().join(format!("{name}.truth.json"));
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn address(value: &Value) -> u64 {
-    u64::from_str_radix(value.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    dumps::truth(name).unwrap()
 }
 
 /// Checks every object that the program named: it lies in a range of its generation, below the
@@ -92,12 +45,12 @@ fn check_objects(name: &str, analysis: &Analysis) {
     let big = address(&objects["Big[0]"]["addr"]);
     let big = heap.ranges.iter().find(|it| it.range.contains(big)).unwrap();
     assert_eq!(big.generation, "LOH");
-    eprintln!("{name}: {0} of {0} objects lie in {1} ranges", objects.len(), heap.ranges.len());
+    println!("{name}: {0} of {0} objects lie in {1} ranges", objects.len(), heap.ranges.len());
     // What the collector says that it holds is what lies below the allocation pointers, but for
     // gaps between objects that it does not count.
     let total = truth["managed_program"]["total_memory"].as_u64().unwrap();
     let allocated: u64 = heap.ranges.iter().filter_map(|it| it.allocated_bytes).sum();
-    eprintln!(
+    println!(
         "{name}: reserved {:#x}, committed {:#x}, allocated {allocated:#x}, the GC says {total:#x}",
         heap.reserved_bytes, heap.committed_bytes
     );
@@ -170,7 +123,7 @@ fn bookkeeping_and_handle_tables_are_named() {
         let managed = slices.filter(|it| it.usage == Usage::ManagedHeap);
         let mut whats: Vec<_> = managed.map(|it| it.what.raw()).collect();
         whats.dedup();
-        eprintln!("{name}: {whats:?}");
+        println!("{name}: {whats:?}");
         assert!(whats.contains(&"GC bookkeeping"), "{name}");
         assert!(whats.contains(&"GC handle table"), "{name}");
     }
@@ -180,7 +133,7 @@ fn bookkeeping_and_handle_tables_are_named() {
 #[test]
 fn segments_are_found_by_their_headers_alone() {
     let name = "wine/net31-x86";
-    let Some(path) = unpacked(name) else { return };
+    let Some(path) = dumps::dump(name) else { return };
     let known = analysis(name).unwrap();
     let runtime = &known.process.runtimes[0];
     let image = known.process.images.at(runtime.image_base).unwrap();
