@@ -32,19 +32,22 @@ pub fn fitness(process: &Process) -> Vec<Fitness> {
     let map_detail =
         if map { format!("{regions} regions") } else { "no MemoryInfoList stream".to_owned() };
     let captured = captured(process);
+    let writer = writer(process, &captured);
     let heaps = process.peb.as_ref().map_or(0, |it| it.heaps.len());
     let headers = process.peb.iter().flat_map(|it| &it.heaps);
     let readable = headers.filter(|&&it| process.memory.u32(it).is_some()).count();
     let native = captured.enough() && (readable == heaps || heaps == 0);
     let native_detail = match (process.peb.is_some(), heaps) {
-        (false, _) => format!("PEB not captured; {}", captured.text()),
-        (true, 0) => format!("the PEB lists no heaps; {}", captured.text()),
-        (true, _) => format!("{readable} of {heaps} heap headers captured; {}", captured.text()),
+        (false, _) => format!("PEB not captured; {}{writer}", captured.text()),
+        (true, 0) => format!("the PEB lists no heaps; {}{writer}", captured.text()),
+        (true, _) => {
+            format!("{readable} of {heaps} heap headers captured; {}{writer}", captured.text())
+        }
     };
     let managed = process.runtimes.is_empty() || captured.enough();
     let managed_detail = match process.runtimes.first() {
         None => "no .NET runtime in the process".to_owned(),
-        Some(_) => captured.text(),
+        Some(_) => format!("{}{writer}", captured.text()),
     };
     let stacks = process.threads.iter().filter(|it| {
         let pointer = it.context.as_ref().map(minidump::MinidumpContext::get_stack_pointer);
@@ -89,6 +92,22 @@ pub fn fitness(process: &Process) -> Vec<Fitness> {
             capture: missing(comparable),
         },
     ]
+}
+
+/// `MiniDumpWithFullMemory` of `MINIDUMP_TYPE`: procdump -ma.
+const WITH_FULL_MEMORY: u64 = 0x2;
+/// `MiniDumpWithPrivateReadWriteMemory`: procdump -mp.
+const WITH_PRIVATE_MEMORY: u64 = 0x200;
+
+/// What the writer was asked for, when memory is missing.
+fn writer(process: &Process, captured: &CapturedShare) -> &'static str {
+    if captured.enough() || process.written_with & WITH_FULL_MEMORY != 0 {
+        return "";
+    }
+    if process.written_with & WITH_PRIVATE_MEMORY != 0 {
+        return "; written as procdump -mp does, which leaves out the largest private areas";
+    }
+    "; written without full memory"
 }
 
 /// How much of the committed private memory the dump holds.

@@ -54,6 +54,8 @@ pub struct Process {
     pub uptime_seconds: Option<u64>,
     /// When the dump was written, Unix seconds.
     pub written: u32,
+    /// `MINIDUMP_TYPE` flags that the writer was asked for.
+    pub written_with: u64,
     /// The target's bytes, read with the pointer size of the reported side.
     pub memory: Memory,
     /// The same, read with 64-bit pointers, for the other side of a WOW64 process.
@@ -159,6 +161,7 @@ impl Process {
             pid,
             uptime_seconds: uptime.map(u64::from),
             written: dump.written,
+            written_with: dump.flags,
             memory: reported,
             native_memory,
             regions,

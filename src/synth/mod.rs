@@ -110,6 +110,7 @@ pub struct SynthDump {
     pub(crate) dropped: Vec<u32>,
     pub(crate) raw: Vec<(u32, Vec<u8>)>,
     pub(crate) as_memory_list: bool,
+    pub(crate) flags: u64,
 }
 
 impl SynthDump {
@@ -140,6 +141,9 @@ impl SynthDump {
             dropped: Vec::new(),
             raw: Vec::new(),
             as_memory_list: false,
+            // MiniDumpWithFullMemory, WithHandleData, WithUnloadedModules, WithFullMemoryInfo,
+            // WithThreadInfo: what procdump -ma asks for.
+            flags: 0x1826,
         }
     }
 
@@ -351,6 +355,12 @@ impl SynthDump {
     /// Memory as a `MemoryListStream`, as small dumps have it.
     pub fn as_memory_list(mut self) -> Self {
         self.as_memory_list = true;
+        self
+    }
+
+    /// `MINIDUMP_TYPE` flags that the writer was asked for.
+    pub fn flags(mut self, flags: u64) -> Self {
+        self.flags = flags;
         self
     }
 

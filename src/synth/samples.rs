@@ -310,6 +310,7 @@ fn ceiling() -> SynthDump {
         .handles("Thread", 7)
         .handles("Key", 61)
         .exception(0x0c58, 0xc000_0017, inside(&NTDLL, "RtlAllocateHeap"), &[0x15_0000])
+        .flags(0x1b24)
         .comment("procdump -mp -e 1 -f C0000017 OrderDesk.exe");
     dump = load(dump, CEILING_IMAGES);
     dump = dump.heap(

@@ -105,8 +105,7 @@ pub(super) fn dump(process: &SynthDump) -> Vec<u8> {
     let mut header = Struct::default();
     header.bytes.extend_from_slice(b"MDMP");
     header.u16(0xa793).u16(0).u32(directory.len() as u32).u32(32).u32(0).u32(process.written);
-    // MiniDumpWithFullMemory, WithHandleData, WithUnloadedModules, WithFullMemoryInfo, WithThreadInfo.
-    header.u64(0x1826);
+    header.u64(process.flags);
     for (stream, size, offset) in directory {
         header.u32(stream).u32(size).u32(offset);
     }
