@@ -226,17 +226,24 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
     let committed = pages(statistics, side.pointer_size());
     heap.counter_reserved = reserved;
     heap.counter_committed = committed;
-    // Whether the statistics count large blocks is not settled, so either is right.
-    let fits = |counter: Option<u64>, segments: u64, large: u64| {
-        counter == Some(segments) || counter == Some(segments.saturating_add(large))
+    // A true process (Firefox on Windows 11) counts the header's reservation as well. Whether large
+    // blocks count is not settled. Committed bytes there are up to five pages off the map, so a
+    // difference below 64 KiB says nothing.
+    let header =
+        header.map(|it| side.claimable(it)).map(|it| (it.size(), side.committed(it).unwrap_or(0)));
+    let header = header.unwrap_or((0, 0));
+    let fits = |counter: Option<u64>, segments: u64, header: u64, large: u64, slack: u64| {
+        let near = |sum: u64| counter.is_some_and(|it| it.abs_diff(sum) <= slack);
+        let with_header = segments.saturating_add(header);
+        [segments, with_header].iter().any(|&it| near(it) || near(it.saturating_add(large)))
     };
     if side.map_is_whole && counted.whole {
         let pairs = [
-            ("reserved", reserved, counted.reserved, large.reserved),
-            ("committed", committed, counted.committed, large.committed),
+            ("reserved", reserved, counted.reserved, header.0, large.reserved, 0),
+            ("committed", committed, counted.committed, header.1, large.committed, 0xffff),
         ];
-        for (what, counter, segments, large) in pairs {
-            if !fits(counter, segments, large) {
+        for (what, counter, segments, header, large, slack) in pairs {
+            if !fits(counter, segments, header, large, slack) {
                 notes.add(Note::HeapCountersDisagree, Place::Va(address));
                 let counter = counter.unwrap_or(0);
                 heap.notes.push(format!(

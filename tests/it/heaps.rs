@@ -209,6 +209,26 @@ fn a_true_process_of_two_sides_has_three_and_two_heaps() {
     assert_eq!(large[0].reserved_bytes, 0x1d_4000);
 }
 
+/// Windows 10 gives the front end a reservation of its own and counts it: with it, the counters of
+/// true heaps agree with their segments to the byte.
+#[test]
+fn a_front_end_of_its_own_is_part_of_the_heap() {
+    let firefox =
+        [("firefox-x64", 0x1dd_a571_0000_u64, 0x62000), ("firefox-x86", 0x75d_0000, 0x35000)];
+    for (name, address, front_end) in firefox {
+        let Some(analysis) = analysis("real", name) else { return };
+        for it in &analysis.heaps {
+            println!("{name} {:#x}: {:?}", it.address, it.notes);
+        }
+        let heap = heap_at(&analysis, address);
+        let segments: u64 = heap.segments.iter().map(|it| it.size()).sum();
+        assert_eq!(heap.reserved_bytes, segments + front_end);
+        assert_eq!(heap.counter_reserved, Some(heap.reserved_bytes));
+        assert_eq!(heap.counter_committed, Some(heap.committed_bytes));
+        ledger_has(&analysis, heap);
+    }
+}
+
 /// Wine's heaps are not NT heaps, and are shown by region.
 #[track_caller]
 fn check_foreign(name: &str) {

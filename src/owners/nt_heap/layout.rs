@@ -16,6 +16,7 @@
 //!   VirtualAllocdBlocks LIST_ENTRY            a0   9c   9c   9c      118  110  110  110
 //!   SegmentList LIST_ENTRY                    a8   a4   a4   a4      128  120  120  120
 //!   FreeLists LIST_ENTRY                      c4   c0   c0   c0      158  150  150  150
+//!   FrontEndHeap, the _LFH_HEAP               d4   d0   d4   e4      178  170  178  198
 //!   FrontEndHeapType u8, 2 is the LFH         da   d6   da   ea      182  17a  182  1a2
 //!   Counters _HEAP_COUNTERS                   dc   1e0  1e4  1f4     188  210  218  238
 //!
@@ -27,6 +28,9 @@
 //!   TotalSegments u32                         0x10   0x20
 //!   TotalUCRs u32                             0x14   0x24
 //!   LockCollisions u32                        0x24   0x34
+//!
+//! ntdll!_LFH_HEAP (since Windows 8)           x86    x64
+//!   Heap                                      0x0c   0x18
 //!
 //! ntdll!_HEAP_VIRTUAL_ALLOC_ENTRY             x86    x64
 //!   Entry LIST_ENTRY                          0x00   0x00
@@ -52,6 +56,7 @@ pub(super) struct Layout {
     pub(super) virtual_blocks: u64,
     pub(super) segment_list: u64,
     pub(super) free_lists: u64,
+    pub(super) front_end: u64,
     pub(super) front_end_type: u64,
     pub(super) counters: u64,
 }
@@ -65,6 +70,8 @@ pub(super) struct Common {
     pub(super) segment: Segment,
     pub(super) counters: Counters,
     pub(super) virtual_block: VirtualBlock,
+    /// `_LFH_HEAP.Heap`, where the front end has a reservation of its own.
+    pub(super) front_end_owner: u64,
     /// Known generations, the oldest first.
     pub(super) generations: &'static [Layout],
 }
@@ -128,6 +135,7 @@ static X86: Common = Common {
         lock_collisions: 0x24,
     },
     virtual_block: VirtualBlock { commit_size: 0x10, reserve_size: 0x14 },
+    front_end_owner: 0x0c,
     generations: &[
         Layout {
             signature: 0x64,
@@ -135,12 +143,13 @@ static X86: Common = Common {
             virtual_blocks: 0xa0,
             segment_list: 0xa8,
             free_lists: 0xc4,
+            front_end: 0xd4,
             front_end_type: 0xda,
             counters: 0xdc,
         },
-        Layout { front_end_type: 0xd6, counters: 0x1e0, ..X86_SINCE_8 },
-        Layout { front_end_type: 0xda, counters: 0x1e4, ..X86_SINCE_8 },
-        Layout { front_end_type: 0xea, counters: 0x1f4, ..X86_SINCE_8 },
+        Layout { front_end: 0xd0, front_end_type: 0xd6, counters: 0x1e0, ..X86_SINCE_8 },
+        Layout { front_end: 0xd4, front_end_type: 0xda, counters: 0x1e4, ..X86_SINCE_8 },
+        Layout { front_end: 0xe4, front_end_type: 0xea, counters: 0x1f4, ..X86_SINCE_8 },
     ],
 };
 
@@ -150,6 +159,7 @@ const X86_SINCE_8: Layout = Layout {
     virtual_blocks: 0x9c,
     segment_list: 0xa4,
     free_lists: 0xc0,
+    front_end: 0,
     front_end_type: 0,
     counters: 0,
 };
@@ -174,6 +184,7 @@ static X64: Common = Common {
         lock_collisions: 0x34,
     },
     virtual_block: VirtualBlock { commit_size: 0x20, reserve_size: 0x28 },
+    front_end_owner: 0x18,
     generations: &[
         Layout {
             signature: 0xa0,
@@ -181,12 +192,13 @@ static X64: Common = Common {
             virtual_blocks: 0x118,
             segment_list: 0x128,
             free_lists: 0x158,
+            front_end: 0x178,
             front_end_type: 0x182,
             counters: 0x188,
         },
-        Layout { front_end_type: 0x17a, counters: 0x210, ..X64_SINCE_8 },
-        Layout { front_end_type: 0x182, counters: 0x218, ..X64_SINCE_8 },
-        Layout { front_end_type: 0x1a2, counters: 0x238, ..X64_SINCE_8 },
+        Layout { front_end: 0x170, front_end_type: 0x17a, counters: 0x210, ..X64_SINCE_8 },
+        Layout { front_end: 0x178, front_end_type: 0x182, counters: 0x218, ..X64_SINCE_8 },
+        Layout { front_end: 0x198, front_end_type: 0x1a2, counters: 0x238, ..X64_SINCE_8 },
     ],
 };
 
@@ -196,6 +208,7 @@ const X64_SINCE_8: Layout = Layout {
     virtual_blocks: 0x110,
     segment_list: 0x120,
     free_lists: 0x150,
+    front_end: 0,
     front_end_type: 0,
     counters: 0,
 };

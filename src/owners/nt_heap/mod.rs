@@ -12,7 +12,7 @@ pub(super) mod survey;
 
 use std::collections::HashSet;
 
-use counters::{Counted, Counters};
+use counters::{Counted, Reading};
 use layout::{Common, Layout, SEGMENT_SIGNATURE};
 use side::{Side, heap_claim, page_aligned};
 use survey::{Found, Survey};
@@ -117,16 +117,23 @@ fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap,
         heap.notes.push("the free list is broken or leaves captured memory".to_owned());
     }
 
-    match counters::choose(side, common, address, &candidates, counted) {
-        Some((layout, counters)) => {
-            heap.lfh = side.u8(address, layout.front_end_type).map(|it| it == 2);
+    let inside: Vec<VaRange> = heap.segments.iter().chain(&heap.virtual_blocks).copied().collect();
+    match counters::choose(side, common, address, &candidates, counted, &inside) {
+        Some(reading) => {
+            let counters = reading.counters;
+            heap.lfh = Some(reading.lfh);
             heap.counter_reserved = Some(counters.reserved);
             heap.counter_committed = Some(counters.committed);
             heap.counter_virtual =
                 Some(counters.reserved.saturating_sub(counters.large_uncommitted));
             heap.uncommitted_ranges = Some(counters.uncommitted_ranges.into());
             heap.lock_contention = Some(counters.lock_collisions.into());
-            compare(&mut heap, &counters, counted, virtual_bytes, notes);
+            if let Some(range) = reading.front_end.and_then(|it| it.range) {
+                let what = format!("NT heap {address:#010x} front end");
+                let evidence = "_HEAP: FrontEndHeap";
+                claims.push(heap_claim(range, Strength::Structure, what, evidence));
+            }
+            settle(&mut heap, &reading, counted, virtual_bytes, notes);
         }
         None => {
             notes.add(Note::HeapCountersDisagree, Place::Va(address));
@@ -147,7 +154,7 @@ fn segments(
     notes: &mut Notes,
 ) -> Counted {
     let address = heap.address;
-    let mut counted = Counted { reserved: 0, committed: 0, segments: 0, whole: true };
+    let mut counted = Counted { reserved: 0, committed: 0, segments: 0, listed: 0, whole: true };
     let head = address.saturating_add(lists.segment_list);
     let links = side.list(head).unwrap_or_else(|(links, at)| {
         counted.whole = false;
@@ -169,6 +176,7 @@ fn segments(
         bases.push(it);
         found_in_memory.insert(it);
     }
+    counted.listed = bases.len() as u64;
     let mut differing: u64 = 0;
     for (idx, &base) in bases.iter().enumerate() {
         let number = idx.saturating_add(1);
@@ -307,28 +315,44 @@ fn virtual_blocks(
     whole.then_some(total)
 }
 
-/// Says where the heap's counters and the walk differ.
-fn compare(
+/// Settles the heap's sums, and says where its counters and the walk differ.
+fn settle(
     heap: &mut Heap,
-    counters: &Counters,
+    reading: &Reading,
     counted: Counted,
     virtual_bytes: Option<u64>,
     notes: &mut Notes,
 ) {
-    if !counted.whole {
-        // What is missing is noted already; of course the sums differ.
+    let counters = &reading.counters;
+    let (reserved, committed) = counted.with(reading.front_end);
+    let unmapped = reading.front_end.is_some_and(|it| it.range.is_none());
+    let below = reserved <= counters.reserved && committed <= counters.committed;
+    if (!counted.whole || unmapped) && below {
+        // Part of the heap was not seen, and the heap knows how much it has.
+        let beside = (
+            heap.reserved_bytes.saturating_sub(counted.reserved),
+            heap.committed_bytes.saturating_sub(counted.committed),
+        );
+        heap.reserved_bytes = counters.reserved.saturating_add(beside.0);
+        heap.committed_bytes = counters.committed.saturating_add(beside.1);
+        if !counted.whole {
+            heap.notes.push("its sizes are its own counters; not every segment was seen".into());
+        }
         return;
     }
-    let segments = u64::from(counters.segments);
+    let front_end =
+        (reserved.saturating_sub(counted.reserved), committed.saturating_sub(counted.committed));
+    heap.reserved_bytes = heap.reserved_bytes.saturating_add(front_end.0);
+    heap.committed_bytes = heap.committed_bytes.saturating_add(front_end.1);
     let mut pairs = vec![
-        ("reserved bytes", counters.reserved, counted.reserved),
-        ("committed bytes", counters.committed, counted.committed),
-        ("segments", segments, counted.segments),
+        ("reserved bytes", counters.reserved, reserved),
+        ("committed bytes", counters.committed, committed),
+        ("segments", counters.segments.into(), counted.segments),
     ];
     if let Some(virtual_bytes) = virtual_bytes {
         pairs.push(("bytes in large blocks", counters.virtual_bytes, virtual_bytes));
     }
-    let differ = pairs.into_iter().filter(|&(_, counter, sum)| counter != sum);
+    let differ = pairs.into_iter().filter(|&(_, counter, sum)| counter != sum && counted.whole);
     let sentences: Vec<String> = differ
         .map(|(what, counter, sum)| format!("{what}: the counter has {counter}, the lists {sum}"))
         .collect();
@@ -394,5 +418,164 @@ fn table(process: &Process, survey: &Survey<'_>, own: &[Heap]) -> Table {
             "front end",
         ],
         rows: heaps.iter().map(row).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dump::Source;
+    use crate::dump::streams::MemoryInfo;
+    use crate::limits::Limits;
+    use crate::space::{Captured, Memory, Regions};
+
+    const HEAP: u64 = 0x42_0000;
+    const SIZE: usize = 0x1_0000;
+
+    /// 64 KiB with a `_HEAP` of Windows 7, x86: one segment, no free blocks, all committed.
+    fn sound() -> Vec<u8> {
+        let mut bytes = vec![0; SIZE];
+        let heap = HEAP as u32;
+        let head = heap + 0xa8;
+        for (at, value) in [
+            (0x08, 0xffee_ffee),
+            (0x10, head),
+            (0x14, head),
+            (0x18, heap),
+            (0x20, 0x10),
+            (0x40, 2),
+            (0x64, 0xeeff_eeff),
+            (0xa0, heap + 0xa0),
+            (0xa4, heap + 0xa0),
+            (0xa8, heap + 0x10),
+            (0xac, heap + 0x10),
+            (0xc4, heap + 0xc4),
+            (0xc8, heap + 0xc4),
+            (0xdc, 0x1_0000),
+            (0xe0, 0x1_0000),
+            (0xec, 1),
+        ] {
+            put(&mut bytes, at, value);
+        }
+        bytes
+    }
+
+    fn put(bytes: &mut [u8], at: usize, value: u32) {
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Reads a process that has `bytes` at `HEAP` and lists that in its PEB.
+    fn read(bytes: Vec<u8>) -> (Account, Notes) {
+        let mut notes = Notes::default();
+        let size = bytes.len() as u64;
+        let captured = Captured::new(HEAP, size, 0).into_iter().collect();
+        let source = Arc::new(Source::Owned(bytes));
+        let memory = Memory::new(source, captured, 4, &mut notes);
+        let entry = MemoryInfo {
+            base: HEAP,
+            allocation_base: HEAP,
+            allocation_protect: 4,
+            size,
+            state: 0x1000,
+            protect: 4,
+            kind: 0x2_0000,
+        };
+        let regions = Regions::from_entries(&[entry], &mut notes);
+        let limits = Limits::default();
+        let side = Side {
+            memory: Cow::Owned(memory),
+            regions: &regions,
+            map_is_whole: true,
+            limits: &limits,
+            links_left: Cell::new(limits.list_steps),
+            native: false,
+            default_heap: HEAP,
+            listed: &[HEAP],
+        };
+        let survey = Survey::of_sides(vec![side]);
+        (account(&survey, &mut notes), notes)
+    }
+
+    #[test]
+    fn a_sound_heap_is_read_without_a_word() {
+        let (account, notes) = read(sound());
+        let heap = &account.heaps[0];
+        assert_eq!((heap.kind, heap.is_default), (HeapKind::Nt, true));
+        assert_eq!((heap.reserved_bytes, heap.committed_bytes), (0x1_0000, 0x1_0000));
+        assert_eq!((heap.free_list_length, heap.lfh), (Some(0), Some(false)));
+        assert_eq!(account.claims.len(), 1);
+        assert_eq!(notes.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_list_that_points_to_itself_ends() {
+        let mut bytes = sound();
+        // The segment's links lead to itself, and so do those of a large block.
+        put(&mut bytes, 0x10, HEAP as u32 + 0x10);
+        put(&mut bytes, 0x14, HEAP as u32 + 0x10);
+        put(&mut bytes, 0xa0, HEAP as u32 + 0x1000);
+        put(&mut bytes, 0x1000, HEAP as u32 + 0x1000);
+        put(&mut bytes, 0xc4, HEAP as u32 + 0x2000);
+        put(&mut bytes, 0x2000, HEAP as u32 + 0x2000);
+        let (account, notes) = read(bytes);
+        assert_eq!(account.heaps[0].segments.len(), 1);
+        assert_eq!(account.heaps[0].virtual_blocks.len(), 0);
+        assert_eq!(account.heaps[0].free_list_length, None);
+        assert!(3 <= notes.count(Note::HeapListBroken));
+    }
+
+    #[test]
+    fn a_segment_outside_of_its_allocation_is_not_believed() {
+        let mut bytes = sound();
+        put(&mut bytes, 0x20, u32::MAX);
+        let (account, notes) = read(bytes);
+        assert_eq!(account.claims.len(), 0);
+        assert_eq!(notes.count(Note::HeapListBroken), 1);
+    }
+
+    #[test]
+    fn absurd_counters_are_not_shown() {
+        let mut bytes = sound();
+        put(&mut bytes, 0xec, u32::MAX);
+        put(&mut bytes, 0x78, u32::MAX);
+        let (account, notes) = read(bytes);
+        assert_eq!(account.heaps[0].counter_reserved, None);
+        assert_eq!(account.heaps[0].reserved_bytes, 0x1_0000);
+        assert_eq!(notes.count(Note::HeapCountersDisagree), 1);
+    }
+
+    #[test]
+    fn counters_that_are_off_are_named() {
+        let mut bytes = sound();
+        put(&mut bytes, 0xdc, 0x2_0000);
+        let (account, notes) = read(bytes);
+        assert_eq!(account.heaps[0].notes.len(), 1);
+        assert_eq!(notes.count(Note::HeapCountersDisagree), 1);
+    }
+
+    #[test]
+    fn any_damage_is_survived() {
+        for at in (0..0x100).step_by(4) {
+            for value in [0, 1, HEAP as u32, HEAP as u32 + 0xfffc, 0x7fff_ffff, u32::MAX] {
+                let mut bytes = sound();
+                put(&mut bytes, at, value);
+                let (account, _) = read(bytes);
+                assert!(account.heaps.len() == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_signature_alone_makes_a_heap_of_unknown_layout() {
+        let mut bytes = vec![0; SIZE];
+        put(&mut bytes, 0x08, 0xffee_ffee);
+        let (account, notes) = read(bytes);
+        assert_eq!(account.heaps[0].kind, HeapKind::Unknown);
+        assert_eq!(account.claims[0].strength, Strength::Guess);
+        assert_eq!(notes.count(Note::HeapUnknown), 1);
     }
 }
