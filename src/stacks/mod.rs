@@ -1,10 +1,29 @@
 //! Call stacks, and what each thread waits for.
 
-use crate::notes::Notes;
-use crate::process::Process;
-use crate::space::Va;
-use crate::symbols::Symbols;
+mod chain;
+mod code;
+mod fold;
+mod jit;
+mod pdata;
+mod waits;
+mod walker;
+
+pub use fold::{Folded, fold};
+pub use waits::{Part, Pattern, RULES, WaitRule, deciding_frames};
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use crate::dump::streams::Arch;
+use crate::notes::{Note, Notes, Place};
+use crate::process::{Process, Thread};
+use crate::space::{Va, VaRange};
+use crate::symbols::{Names, Symbols};
 use crate::table::DumpText;
+use chain::StackBytes;
+use code::{Code, Cpu};
 
 /// How a frame was found, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +93,13 @@ pub struct Wait {
     pub frame: usize,
 }
 
+impl Wait {
+    /// The rule that it was recognized by, which knows what it means and what to do.
+    pub fn rule(&self) -> Option<&'static WaitRule> {
+        RULES.iter().find(|it| (it.kind, it.what) == (self.kind, self.what))
+    }
+}
+
 /// One thread's stack.
 #[derive(Debug, Clone)]
 pub struct Stack {
@@ -88,6 +114,111 @@ pub struct Stack {
 }
 
 /// Walks every thread's stack.
-pub fn walk(_process: &Process, _symbols: &Symbols, _notes: &mut Notes) -> Vec<Stack> {
-    Vec::new()
+pub fn walk(process: &Process, symbols: &Symbols, notes: &mut Notes) -> Vec<Stack> {
+    let names = Names::new(process, symbols);
+    let cpu = match (process.bitness, process.system.arch) {
+        (32, Arch::X86 | Arch::X64) => Cpu::X86,
+        (_, Arch::X64) => Cpu::X64,
+        (_, Arch::Arm64) => Cpu::Arm64,
+        // A thread without registers that we can read has no stack.
+        _ => return process.threads.iter().enumerate().map(|(it, _)| no_stack(it)).collect(),
+    };
+    let code = Code { process, names: &names, memory: &process.memory, cpu };
+    let modules = walker::modules(&code);
+    let walked: Vec<(Stack, Notes)> = process
+        .threads
+        .par_iter()
+        .enumerate()
+        .map(|(idx, thread)| {
+            let mut own = Notes::default();
+            let stack = crate::guarded(|| one(&code, &modules, idx, thread, &mut own));
+            let stack = stack.unwrap_or_else(|| {
+                own.add(Note::InternalError, thread_name(thread));
+                Stack { stopped: Some("an internal error"), ..no_stack(idx) }
+            });
+            (stack, own)
+        })
+        .collect();
+    let mut stacks = Vec::with_capacity(walked.len());
+    for (stack, own) in walked {
+        notes.merge(own);
+        stacks.push(stack);
+    }
+    note_symbols(&names, &stacks, notes);
+    stacks
+}
+
+fn one(
+    code: &Code<'_>,
+    modules: &minidump::MinidumpModuleList,
+    idx: usize,
+    thread: &Thread,
+    notes: &mut Notes,
+) -> Stack {
+    let Some(context) = &thread.context else {
+        return Stack { stopped: Some("the registers are not in the dump"), ..no_stack(idx) };
+    };
+    let limits = &code.process.limits;
+    let bytes = stack_bytes(code.process, thread, context.get_stack_pointer(), limits.stack_bytes);
+    if bytes.is_empty() {
+        notes.add(Note::StackUnreadable, thread_name(thread));
+    }
+    let stack = StackBytes { start: context.get_stack_pointer(), bytes: &bytes };
+    let walked = walker::walk(code, modules, context, stack, limits.frames);
+    if walked.cut {
+        notes.add(Note::FramesCut, thread_name(thread));
+    }
+    let wait = waits::classify(&walked.frames, thread.name.raw());
+    Stack { thread: idx, frames: walked.frames, wait, stopped: walked.stopped }
+}
+
+fn no_stack(thread: usize) -> Stack {
+    Stack { thread, frames: Vec::new(), wait: None, stopped: Some("the registers are not known") }
+}
+
+fn thread_name(thread: &Thread) -> Place {
+    Place::Named(format!("thread {:#x}", thread.id).into())
+}
+
+/// The stack from `sp` up to its base, as far as the dump holds it.
+fn stack_bytes<'a>(process: &'a Process, thread: &Thread, sp: Va, limit: u64) -> Cow<'a, [u8]> {
+    let inside = |start: Va, end: Va| {
+        VaRange::between(start, end).filter(|it| it.contains(sp)).map(VaRange::end)
+    };
+    // A fiber, or code that switched stacks, is on none that the TEB knows.
+    let by_teb = thread.stack().and_then(|it| inside(it.deallocation_stack, it.base));
+    let (start, size) = thread.captured_stack;
+    let by_list = inside(start, start.saturating_add(size));
+    let by_map = process.regions.at(sp).map(|it| it.range.end());
+    let end = by_teb.or(by_list).or(by_map).unwrap_or(u64::MAX);
+    let size = end.saturating_sub(sp).min(limit);
+    let first = process.memory.slice_up_to(sp, size);
+    if first.is_empty() || size <= first.len() as u64 {
+        return Cow::Borrowed(first);
+    }
+    // Neighbors in memory need not be neighbors in the file.
+    let mut whole = first.to_vec();
+    while (whole.len() as u64) < size {
+        let have = whole.len() as u64;
+        let next = process.memory.slice_up_to(sp.saturating_add(have), size.saturating_sub(have));
+        if next.is_empty() {
+            break;
+        }
+        whole.extend_from_slice(next);
+    }
+    if whole.len() == first.len() { Cow::Borrowed(first) } else { Cow::Owned(whole) }
+}
+
+/// Modules on stacks that no symbol file names, and symbol files that could not be used.
+fn note_symbols(names: &Names<'_>, stacks: &[Stack], notes: &mut Notes) {
+    let mut seen = HashSet::new();
+    for it in stacks.iter().flat_map(|it| &it.frames) {
+        let Some(image) = names.image(it.address) else { continue };
+        if seen.insert(image.range.start()) && !names.has_symbols(it.address) {
+            notes.add(Note::SymbolsMissing, Place::Named(image.name.clone()));
+        }
+    }
+    for why in names.unusable() {
+        notes.add(Note::SymbolsUnreadable, why);
+    }
 }

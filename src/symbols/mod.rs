@@ -1,6 +1,11 @@
 //! Names for addresses: Breakpad `.sym` files, and exports of the images in memory.
 
+mod names;
+mod store;
+
 use std::path::PathBuf;
+
+pub(crate) use names::Names;
 
 /// Where names come from.
 #[derive(Debug, Clone, Default)]

@@ -1,0 +1,259 @@
+//! Code in memory: where it can run, and which addresses stand behind a call.
+//!
+//! A word on a stack that points behind a `call` is almost surely a return address, and the call
+//! says which function it went to. That is what tells a real caller from what an earlier call left
+//! behind.
+
+use crate::process::{Image, Process};
+use crate::space::{Memory, State, Va};
+use crate::symbols::Names;
+
+/// A function longer than this is not believed.
+const LONGEST_FUNCTION: u64 = 64 << 10;
+
+/// Instruction set of the side that is walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cpu {
+    X86,
+    X64,
+    Arm64,
+}
+
+impl Cpu {
+    /// Bytes of a word on the stack.
+    pub(super) fn word(self) -> u64 {
+        if self == Cpu::X86 { 4 } else { 8 }
+    }
+
+    /// How far a call instruction reaches back from the return address, so that looking there
+    /// finds the caller and not what follows it.
+    fn into_call(self) -> u64 {
+        if self == Cpu::Arm64 { 4 } else { 1 }
+    }
+}
+
+/// What stands before an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// A call, and where it goes, when that stands in the code.
+    Call(Option<Va>),
+    /// Something else.
+    Other,
+    /// The dump does not hold it.
+    Unseen,
+}
+
+/// How a call relates to the function that it should have called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// It goes to this address, from where the function may well reach to where execution is.
+    Calls(Va),
+    /// It goes somewhere else.
+    CallsOther,
+    /// Where it goes does not stand in the code.
+    Unknown,
+}
+
+/// Code of a process.
+#[derive(Debug)]
+pub(super) struct Code<'a> {
+    pub(super) process: &'a Process,
+    pub(super) names: &'a Names<'a>,
+    pub(super) memory: &'a Memory,
+    pub(super) cpu: Cpu,
+}
+
+impl<'a> Code<'a> {
+    /// The image at `va`, when its code is of the kind that is walked.
+    pub(super) fn image(&self, va: Va) -> Option<&'a Image> {
+        let image = self.names.image(va)?;
+        let fits = image.pe.is_none_or(|it| it.is_64 == (self.cpu != Cpu::X86));
+        fits.then_some(image)
+    }
+
+    /// Whether code at `va` can run.
+    pub(super) fn is_executable(&self, va: Va) -> bool {
+        let region = self.process.regions.at(va).filter(|it| it.state == State::Commit);
+        let known = region.filter(|it| it.protect.0 != 0);
+        if self.names.image(va).is_some() {
+            return self.image(va).is_some()
+                && match known {
+                    Some(it) => it.protect.is_executable(),
+                    None => self.names.in_code_section(va).unwrap_or(true),
+                };
+        }
+        known.is_some_and(|it| it.protect.is_executable())
+    }
+
+    /// Whether `va` may be a return address. What the dump does not hold is given the benefit of
+    /// the doubt.
+    pub(super) fn is_return_address(&self, va: Va) -> bool {
+        let Some(call) = va.checked_sub(self.cpu.into_call()) else { return false };
+        self.is_executable(call) && self.before(va) != Before::Other
+    }
+
+    /// As [`Self::is_return_address`], for words that could be anything: the call must be seen.
+    /// In a dump without code, a word that points into a function is all there is.
+    pub(super) fn looks_like_return_address(&self, va: Va) -> bool {
+        let Some(call) = va.checked_sub(self.cpu.into_call()) else { return false };
+        if !self.is_executable(call) {
+            return false;
+        }
+        match self.before(va) {
+            Before::Call(_) => true,
+            Before::Other => false,
+            Before::Unseen => {
+                !self.names.has_symbols(call)
+                    || self.names.function(call).is_some_and(|it| it.exact)
+            }
+        }
+    }
+
+    /// What stands before `va`.
+    pub(super) fn before(&self, va: Va) -> Before {
+        match self.cpu {
+            Cpu::Arm64 => self.before_arm64(va),
+            Cpu::X86 | Cpu::X64 => self.before_intel(va),
+        }
+    }
+
+    fn before_arm64(&self, va: Va) -> Before {
+        let Some(at) = va.checked_sub(4).filter(|it| it % 4 == 0) else { return Before::Other };
+        let Some(word) = self.memory.u32(at) else { return Before::Unseen };
+        if word >> 26 == 0b10_0101 {
+            // BL: 26 bits, signed, in words.
+            let distance = i64::from((word << 6) as i32 >> 4);
+            return Before::Call(at.checked_add_signed(distance));
+        }
+        // BLR, and its variants with pointer authentication.
+        let indirect = word & 0xffff_fc1f == 0xd63f_0000 || word & 0xfeff_f800 == 0xd63f_0800;
+        if indirect { Before::Call(None) } else { Before::Other }
+    }
+
+    fn before_intel(&self, va: Va) -> Before {
+        let Some(bytes) = va.checked_sub(7).and_then(|it| self.memory.array::<7>(it)) else {
+            return Before::Unseen;
+        };
+        // call rel32: E8 and a distance.
+        if let [_, _, 0xe8, a, b, c, d] = bytes {
+            let target = self.relative(va, i32::from_le_bytes([a, b, c, d]));
+            let target =
+                target.map(|it| self.through_thunks(it)).filter(|&it| self.is_executable(it));
+            if target.is_some() {
+                return Before::Call(target);
+            }
+        }
+        // call [absolute] or call [rip + distance]: through an import, most of the time.
+        if let [_, 0xff, 0x15, a, b, c, d] = bytes {
+            let slot = match self.cpu {
+                Cpu::X86 => Some(u32::from_le_bytes([a, b, c, d]).into()),
+                _ => self.relative(va, i32::from_le_bytes([a, b, c, d])),
+            };
+            let target = slot.and_then(|it| self.memory.pointer(it));
+            let target =
+                target.map(|it| self.through_thunks(it)).filter(|&it| self.is_executable(it));
+            return Before::Call(target);
+        }
+        // call through a register or memory: FF /2 with a length that its ModRM byte explains.
+        let starts = [2_usize, 3, 4, 6, 7].into_iter();
+        let fits = |length: usize| {
+            let at = bytes.len().saturating_sub(length);
+            bytes.get(at) == Some(&0xff)
+                && bytes.get(at.saturating_add(1)).and_then(|&it| self.indirect_length(it))
+                    == Some(length)
+        };
+        if starts.into_iter().any(fits) { Before::Call(None) } else { Before::Other }
+    }
+
+    /// Length of `FF /2` with this ModRM byte. With a SIB byte, base 5 without displacement is
+    /// taken for the rare thing it is, and not believed.
+    fn indirect_length(&self, modrm: u8) -> Option<usize> {
+        let (mode, operation, register) = (modrm >> 6, modrm >> 3 & 7, modrm & 7);
+        if operation != 2 {
+            return None;
+        }
+        Some(match (mode, register) {
+            (3, _) => 2,
+            (0, 4) => 3,
+            (0, 5) => 6,
+            (0, _) => 2,
+            (1, 4) => 4,
+            (1, _) => 3,
+            (_, 4) => 7,
+            (_, _) => 6,
+        })
+    }
+
+    fn relative(&self, next: Va, distance: i32) -> Option<Va> {
+        let target = next.checked_add_signed(distance.into());
+        match self.cpu {
+            // 32-bit code wraps.
+            Cpu::X86 => Some(u64::from((next as u32).wrapping_add_signed(distance))),
+            _ => target,
+        }
+    }
+
+    /// Where jumps lead that stand in place of a function: incremental linking, hot patching,
+    /// imports.
+    fn through_thunks(&self, mut va: Va) -> Va {
+        for _ in 0..4 {
+            let Some(bytes) = self.memory.array::<6>(va) else { break };
+            let next = match bytes {
+                [0xe9, a, b, c, d, _] => {
+                    let next = va.saturating_add(5);
+                    self.relative(next, i32::from_le_bytes([a, b, c, d]))
+                }
+                [0xeb, a, ..] => self.relative(va.saturating_add(2), (a as i8).into()),
+                [0xff, 0x25, a, b, c, d] => {
+                    let slot = match self.cpu {
+                        Cpu::X86 => Some(u32::from_le_bytes([a, b, c, d]).into()),
+                        _ => self.relative(va.saturating_add(6), i32::from_le_bytes([a, b, c, d])),
+                    };
+                    slot.and_then(|it| self.memory.pointer(it))
+                }
+                _ => None,
+            };
+            match next.filter(|&it| self.is_executable(it)) {
+                Some(next) => va = next,
+                None => break,
+            }
+        }
+        va
+    }
+
+    /// Whether the call before `return_address` may have gone to the function that `inside` is in.
+    pub(super) fn relation(&self, return_address: Va, inside: Va) -> Relation {
+        let Before::Call(Some(target)) = self.before(return_address) else {
+            return Relation::Unknown;
+        };
+        let same_image = match (self.names.image(target), self.names.image(inside)) {
+            (Some(a), Some(b)) => a.range == b.range,
+            (None, None) => true,
+            _ => false,
+        };
+        if !same_image || inside < target || LONGEST_FUNCTION < inside.saturating_sub(target) {
+            return Relation::CallsOther;
+        }
+        // A function with a name that starts between the two is another function.
+        let between = self.names.function(inside).is_some_and(|it| target < it.start);
+        if between { Relation::CallsOther } else { Relation::Calls(target) }
+    }
+
+    /// Whether the function at `start` sets up a frame pointer; `None` when the dump does not
+    /// hold it.
+    pub(super) fn has_frame_pointer(&self, start: Va) -> Option<bool> {
+        let bytes = self.memory.array::<12>(start)?;
+        // mov edi,edi is room for a hot patch.
+        let bytes = bytes.strip_prefix(&[0x8b, 0xff]).unwrap_or(&bytes);
+        let frame = matches!(bytes, [0x55, 0x8b, 0xec, ..] | [0x55, 0x89, 0xe5, ..]);
+        // push size; push table; call __SEH_prolog
+        let seh =
+            matches!(bytes, [0x6a, _, 0x68, _, _, _, _, 0xe8, ..] | [0x68, _, _, _, _, 0x68, ..]);
+        Some(frame || seh)
+    }
+
+    /// An address that surely lies in the function that a return address belongs to.
+    pub(super) fn inside(&self, ip: Va, is_return: bool) -> Va {
+        if is_return { ip.saturating_sub(self.cpu.into_call()) } else { ip }
+    }
+}

@@ -1,0 +1,252 @@
+//! What is at an address: image, function, source line. Each image is read once, when first asked.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use breakpad_symbols::{FrameSymbolizer, FrameWalker, SimpleModule, SymbolFile};
+
+use super::Symbols;
+use super::store::{self, Found};
+use crate::limits::Limits;
+use crate::process::{Image, PeHeader, Process};
+use crate::space::{Memory, Va, VaRange};
+
+/// An export further below an address than this says nothing about it: between two exports of a
+/// large image lie hundreds of functions that have no name.
+const FARTHEST_EXPORT: u64 = 64 << 10;
+
+/// Mangled names beyond this are shown as they are.
+const LONGEST_MANGLED: usize = 512;
+
+/// A function that an address lies in, as far as names tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Function {
+    /// Its name, demangled.
+    pub(crate) name: String,
+    /// Where it starts.
+    pub(crate) start: Va,
+    /// Bytes of arguments that it takes off the stack; 0 when unknown.
+    pub(crate) parameter_size: u32,
+    /// Source file and line.
+    pub(crate) source: Option<(String, u32)>,
+    /// Whether it is the function itself, as opposed to the nearest export below.
+    pub(crate) exact: bool,
+}
+
+/// A part of an image, and whether code there can run.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    range: VaRange,
+    executable: bool,
+}
+
+#[derive(Debug)]
+struct Entry<'a> {
+    image: &'a Image,
+    symbols: OnceLock<Found>,
+    exports: OnceLock<Vec<(Va, String)>>,
+    parts: OnceLock<Vec<Part>>,
+}
+
+/// Names of a whole process.
+#[derive(Debug)]
+pub(crate) struct Names<'a> {
+    memory: &'a Memory,
+    limits: &'a Limits,
+    stores: &'a [PathBuf],
+    entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Names<'a> {
+    /// Nothing is read yet.
+    pub(crate) fn new(process: &'a Process, symbols: &'a Symbols) -> Self {
+        let entry = |image| Entry {
+            image,
+            symbols: OnceLock::new(),
+            exports: OnceLock::new(),
+            parts: OnceLock::new(),
+        };
+        Self {
+            memory: process.dump_memory(),
+            limits: &process.limits,
+            stores: &symbols.stores,
+            entries: process.images.iter().map(entry).collect(),
+        }
+    }
+
+    fn entry(&self, va: Va) -> Option<&Entry<'a>> {
+        // As in `Images::at`: the last image that starts at or below.
+        let idx = self.entries.partition_point(|it| it.image.range.start() <= va);
+        self.entries.get(idx.checked_sub(1)?).filter(|it| it.image.range.contains(va))
+    }
+
+    /// The image at an address.
+    pub(crate) fn image(&self, va: Va) -> Option<&'a Image> {
+        self.entry(va).map(|it| it.image)
+    }
+
+    /// Whether code at `va` can run, by the image's section table; `None` when it is not there.
+    pub(crate) fn in_code_section(&self, va: Va) -> Option<bool> {
+        let entry = self.entry(va)?;
+        entry.image.pe?;
+        let part = self.parts(entry).iter().find(|it| it.range.contains(va));
+        Some(part.is_some_and(|it| it.executable))
+    }
+
+    fn parts<'e>(&self, entry: &'e Entry<'a>) -> &'e [Part] {
+        entry.parts.get_or_init(|| {
+            let sections = entry.image.pe.map(|it| it.sections(self.memory)).unwrap_or_default();
+            let part = |it: &crate::process::Section| {
+                let range = VaRange::new(it.start, it.size)?;
+                Some(Part { range, executable: it.is_executable() })
+            };
+            sections.iter().filter_map(part).collect()
+        })
+    }
+
+    fn symbols<'e>(&self, entry: &'e Entry<'a>) -> &'e Found {
+        entry.symbols.get_or_init(|| store::find(self.stores, entry.image.pdb.as_ref()))
+    }
+
+    fn symbol_file<'e>(&self, entry: &'e Entry<'a>) -> Option<&'e SymbolFile> {
+        match self.symbols(entry) {
+            Found::Symbols(it) => Some(it),
+            Found::Missing | Found::Unusable(_) => None,
+        }
+    }
+
+    /// Whether there is a symbol file for the image at `va`.
+    pub(crate) fn has_symbols(&self, va: Va) -> bool {
+        self.entry(va).is_some_and(|it| self.symbol_file(it).is_some())
+    }
+
+    /// Symbol files that a store has and that cannot be used, and why.
+    pub(crate) fn unusable(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter_map(|it| match it.symbols.get() {
+            Some(Found::Unusable(why)) => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The function that the instruction at `va` is part of.
+    pub(crate) fn function(&self, va: Va) -> Option<Function> {
+        let entry = self.entry(va)?;
+        self.by_symbols(entry, va).or_else(|| self.by_exports(entry, va))
+    }
+
+    fn by_symbols(&self, entry: &Entry<'a>, va: Va) -> Option<Function> {
+        let file = self.symbol_file(entry)?;
+        let mut found = Answer { va, function: None };
+        file.fill_symbol(&module(entry.image), &mut found);
+        found.function
+    }
+
+    fn by_exports(&self, entry: &Entry<'a>, va: Va) -> Option<Function> {
+        let exports = self.exports(entry);
+        let count = exports.partition_point(|(start, _)| *start <= va);
+        let (start, _) = exports.get(count.checked_sub(1)?)?;
+        // Names of one address stand together; the first in the alphabet is as good as any, and
+        // the same every time. (`Nt…` before `Zw…`.)
+        let first = exports.partition_point(|(it, _)| it < start);
+        let (start, name) = exports.get(first)?;
+        let part = |va: Va| self.parts(entry).iter().position(|it| it.range.contains(va));
+        if FARTHEST_EXPORT < va.saturating_sub(*start) || part(va) != part(*start) {
+            return None;
+        }
+        Some(Function {
+            name: demangle(name).into_owned(),
+            start: *start,
+            parameter_size: 0,
+            source: None,
+            exact: false,
+        })
+    }
+
+    fn exports<'e>(&self, entry: &'e Entry<'a>) -> &'e [(Va, String)] {
+        entry.exports.get_or_init(|| {
+            let Some(pe) = entry.image.pe else { return Vec::new() };
+            let exports = pe.exports(self.memory, self.limits);
+            let named = |(rva, name): (u32, crate::table::DumpText)| {
+                Some((pe.at(rva)?, name.raw().to_owned()))
+            };
+            exports.into_iter().filter_map(named).collect()
+        })
+    }
+
+    /// Unwinds one frame by the call frame information of a symbol file.
+    pub(crate) fn walk_frame(&self, va: Va, walker: &mut dyn FrameWalker) -> Option<()> {
+        let entry = self.entry(va)?;
+        self.symbol_file(entry)?.walk_frame(&module(entry.image), walker)
+    }
+
+    /// The header of the image at `va`.
+    pub(crate) fn header(&self, va: Va) -> Option<PeHeader> {
+        self.image(va)?.pe
+    }
+}
+
+/// What a symbol file is asked with: it needs the load address only.
+fn module(image: &Image) -> SimpleModule {
+    SimpleModule { base_address: Some(image.range.start()), ..SimpleModule::default() }
+}
+
+/// Hears what a symbol file says about one address.
+struct Answer {
+    va: Va,
+    function: Option<Function>,
+}
+
+impl FrameSymbolizer for Answer {
+    fn get_instruction(&self) -> u64 {
+        self.va
+    }
+
+    fn set_function(&mut self, name: &str, base: u64, parameter_size: u32) {
+        if name.is_empty() {
+            return;
+        }
+        self.function = Some(Function {
+            name: demangle(name).into_owned(),
+            start: base,
+            parameter_size,
+            source: None,
+            exact: true,
+        });
+    }
+
+    fn set_source_file(&mut self, file: &str, line: u32, _: u64) {
+        if let Some(function) = &mut self.function {
+            function.source = Some((file.to_owned(), line));
+        }
+    }
+}
+
+/// `scope::name` of a mangled C++ name; any other name as it is.
+fn demangle(name: &str) -> Cow<'_, str> {
+    if !name.starts_with('?') || LONGEST_MANGLED < name.len() {
+        return Cow::Borrowed(name);
+    }
+    let flags = msvc_demangler::DemangleFlags::NAME_ONLY;
+    let plain = crate::guarded(|| msvc_demangler::demangle(name, flags).ok()).flatten();
+    plain.filter(|it| !it.is_empty()).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, expected: &str) {
+        assert_eq!(demangle(name), expected);
+    }
+
+    #[test]
+    fn only_mangled_names_are_demangled() {
+        check("NtWaitForSingleObject", "NtWaitForSingleObject");
+        check("?IsInvalidated@HANDLE_OBJECT@@QAE_NXZ", "HANDLE_OBJECT::IsInvalidated");
+        check("?", "?");
+        check("?broken@@", "?broken@@");
+        check(&format!("?{}", "P".repeat(5000)), &format!("?{}", "P".repeat(5000)));
+    }
+}
