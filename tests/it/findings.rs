@@ -132,7 +132,7 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
             "dump-incomplete",
             // More than a tenth of the private memory is missing, and less.
             small().commit(0x2000_0000, MIB).capture(0x2000_0000, MIB - 0x3_0000),
-            small().commit(0x2000_0000, MIB).capture(0x2000_0000, MIB - 0x1_0000),
+            small().commit(0x2000_0000, MIB).capture(0x2000_0000, MIB - 0x1000),
         ),
         ("not-out-of-memory", small(), small().system_commit(3_999_999, 4_000_000, 3_999_999)),
     ]
