@@ -1,6 +1,6 @@
 //! The garbage-collected heap holds the memory.
 
-use super::signs::dominates;
+use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::owners::Usage;
 use crate::table::units;
@@ -26,22 +26,22 @@ impl Check for ManagedHeapDominates {
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
-        let (bytes, mut evidence) = dominates(case, &[Usage::ManagedHeap])?;
+        let mut share = dominates(case, &[Usage::ManagedHeap], Basis::Memory)?;
         for it in case.managed {
             let version = it.version.as_deref().unwrap_or("unknown version");
             let value =
                 format!("{} {version}, {} committed", it.runtime, units(it.committed_bytes));
-            evidence.push(Evidence::new("runtime", value));
+            share.evidence.push(Evidence::new("runtime", value));
         }
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("managed heaps hold {}", units(bytes)),
-            evidence,
+            headline: format!("managed heaps {}", share.words),
+            evidence: share.evidence,
             next_steps: vec![
                 "Compare types between two dumps with a managed memory profiler.".to_owned(),
             ],
-            bytes,
+            bytes: share.bytes,
         })
     }
 }

@@ -1,9 +1,8 @@
 //! Views of files and sections hold the memory.
 
-use super::signs::dominates;
+use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Finding, Role};
 use crate::owners::Usage;
-use crate::table::units;
 
 /// Fires when mapped files and shared sections hold at least half.
 pub(super) struct MappedMemoryDominates;
@@ -26,17 +25,17 @@ impl Check for MappedMemoryDominates {
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
-        let (bytes, evidence) = dominates(case, &[Usage::MappedFile, Usage::Shareable])?;
+        let share = dominates(case, &[Usage::MappedFile, Usage::Shareable], Basis::Room)?;
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("mapped files and sections hold {}", units(bytes)),
-            evidence,
+            headline: format!("mapped files and sections {}", share.words),
+            evidence: share.evidence,
             next_steps: vec![
                 "See the views: `oomscope map DUMP --regions --usage mapped-file` and `--usage shareable`".to_owned(),
                 "Run VMMap on the live process: it names the files.".to_owned(),
             ],
-            bytes,
+            bytes: share.bytes,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Native heaps hold the memory.
 
-use super::signs::dominates;
+use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::owners::Usage;
 use crate::table::units;
@@ -26,7 +26,7 @@ impl Check for NativeHeapDominates {
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
-        let (bytes, mut evidence) = dominates(case, &[Usage::Heap])?;
+        let mut share = dominates(case, &[Usage::Heap], Basis::Memory)?;
         // The largest heap of the side that is reported.
         let heaps = case.heaps.iter().filter(|it| !it.wow64_native);
         if let Some(largest) = heaps.clone().max_by_key(|it| it.committed_bytes) {
@@ -37,21 +37,21 @@ impl Check for NativeHeapDominates {
                 largest.segments.len(),
                 largest.kind.id(),
             );
-            evidence.push(Evidence::new("largest heap", value));
-            evidence.push(Evidence::new("heaps", heaps.count().to_string()));
+            share.evidence.push(Evidence::new("largest heap", value));
+            share.evidence.push(Evidence::new("heaps", heaps.count().to_string()));
         }
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("native heaps hold {}", units(bytes)),
-            evidence,
+            headline: format!("native heaps {}", share.words),
+            evidence: share.evidence,
             next_steps: vec![
                 "See the heaps: `oomscope heaps DUMP`".to_owned(),
                 "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: the \
                  dump then holds the stack of every allocation."
                     .to_owned(),
             ],
-            bytes,
+            bytes: share.bytes,
         })
     }
 }

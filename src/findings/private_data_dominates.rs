@@ -1,6 +1,6 @@
 //! Memory from VirtualAlloc that is neither heap nor stack.
 
-use super::signs::dominates;
+use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::owners::Usage;
 use crate::table::units;
@@ -26,22 +26,32 @@ impl Check for PrivateDataDominates {
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
-        let (bytes, mut evidence) = dominates(case, &[Usage::PrivateData])?;
+        let mut share = dominates(case, &[Usage::PrivateData], Basis::Memory)?;
         let private = case.ledger.slices().iter().filter(|it| it.usage == Usage::PrivateData);
         if let Some(largest) = private.max_by_key(|it| it.region.range.size()) {
             let range = largest.region.range;
             let value = format!("{} at {:#010x}", units(range.size()), range.start());
-            evidence.push(Evidence::new("largest region", value));
+            share.evidence.push(Evidence::new("largest region", value));
         }
+        // Without heap headers a heap's memory looks like anybody's.
+        let heaps_seen = case.fitness.iter().any(|it| it.answer == "native-heaps" && it.present);
+        let (confidence, whose) = if heaps_seen {
+            (Confidence::Certain, "private data outside of heaps")
+        } else {
+            (Confidence::Possible, "private data whose owner this dump does not show")
+        };
         Some(Finding {
             id: self.id(),
-            confidence: Confidence::Certain,
-            headline: format!("private data outside of heaps holds {}", units(bytes)),
-            evidence,
+            confidence,
+            headline: format!(
+                "{whose} {}",
+                share.words.replacen("hold", "holds", 1).replacen("take", "takes", 1)
+            ),
+            evidence: share.evidence,
             next_steps: vec![
                 "See the regions: `oomscope map DUMP --regions --usage private-data`".to_owned(),
             ],
-            bytes,
+            bytes: share.bytes,
         })
     }
 }

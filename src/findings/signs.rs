@@ -1,6 +1,8 @@
 //! Signs that several checks look at: the failed request, and how much of a whole a usage has.
 
-use super::{Case, Evidence};
+use super::address_space_exhausted::AddressSpaceExhausted;
+use super::address_space_fragmented::AddressSpaceFragmented;
+use super::{Case, Check, Evidence};
 use crate::owners::{Usage, UsageTotal};
 use crate::table::{percent, units, units_exact};
 
@@ -12,6 +14,9 @@ pub(super) const USUAL_RESERVATION: u64 = 16 << 20;
 
 /// Below this a process is small, and nothing in it is the cause of anything.
 pub(super) const NOTEWORTHY: u64 = 16 << 20;
+
+/// Every process maps some tens of MiB of tables and fonts.
+const NOTEWORTHY_SHARED: u64 = 256 << 20;
 
 /// `STATUS_NO_MEMORY`, which `HeapAlloc` raises under `HEAP_GENERATE_EXCEPTIONS`.
 const STATUS_NO_MEMORY: u32 = 0xc000_0017;
@@ -101,9 +106,31 @@ pub(super) fn free_is_known(case: &Case<'_>) -> bool {
     case.process.map_is_whole
 }
 
-/// Whether usages together hold at least half: of the private bytes, or of a 32-bit address space
-/// that is in use. Returns the bytes and the evidence.
-pub(super) fn dominates(case: &Case<'_>, usages: &[Usage]) -> Option<(u64, Vec<Evidence>)> {
+/// What is measured when somebody is said to dominate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// Private committed bytes; addresses where an address-space limit was hit.
+    Memory,
+    /// Addresses in a 32-bit process, committed bytes of any type in a 64-bit one: for what takes
+    /// room without being private memory.
+    Room,
+}
+
+/// At least half of something.
+pub(super) struct Share {
+    /// How many bytes.
+    pub(super) bytes: u64,
+    /// "hold 95.2 MiB", "take 2.9 GiB of the addresses".
+    pub(super) words: String,
+    /// The numbers.
+    pub(super) evidence: Vec<Evidence>,
+}
+
+/// Whether usages together have at least half.
+///
+/// In a 32-bit process addresses run out as well as pages do, so at an address-space limit they are
+/// what counts. Elsewhere a reservation costs nothing, and committed bytes count.
+pub(super) fn dominates(case: &Case<'_>, usages: &[Usage], basis: Basis) -> Option<Share> {
     if !case.process.map_is_whole {
         return None;
     }
@@ -111,26 +138,39 @@ pub(super) fn dominates(case: &Case<'_>, usages: &[Usage]) -> Option<(u64, Vec<E
     let sum = |field: fn(&UsageTotal) -> u64| totals.iter().map(field).fold(0, u64::saturating_add);
     let (size, committed, private) =
         (sum(|it| it.size_bytes), sum(|it| it.committed_bytes), sum(|it| it.private_bytes));
-    let all_private = case.ledger.private_bytes;
-    let half_of_private = all_private <= private.saturating_mul(2) && NOTEWORTHY <= private;
-    let used = case.ledger.committed_bytes.saturating_add(case.ledger.reserved_bytes);
-    // In a 32-bit process addresses run out as well as pages do; in a 64-bit one a reservation
-    // costs nothing, so only what is committed counts.
-    let weight = if case.process.bitness == 32 { size } else { committed };
-    let whole = if case.process.bitness == 32 { used } else { case.ledger.committed_bytes };
-    let half_of_all = whole <= weight.saturating_mul(2) && NOTEWORTHY <= weight;
-    if !half_of_private && !half_of_all {
+    let narrow = case.process.bitness == 32;
+    let addresses = narrow && (basis == Basis::Room || address_limit_hit(case));
+    let (weight, whole, noteworthy) = if addresses {
+        let used = case.ledger.committed_bytes.saturating_add(case.ledger.reserved_bytes);
+        (size, used, case.process.ceiling.bytes / 10)
+    } else if basis == Basis::Room {
+        (committed, case.ledger.committed_bytes, NOTEWORTHY_SHARED)
+    } else {
+        (private, case.ledger.private_bytes, NOTEWORTHY)
+    };
+    if weight < noteworthy || weight.saturating_mul(2) < whole {
         return None;
     }
-    let mut evidence = Vec::new();
-    if private != 0 {
-        let share = percent(private, all_private);
-        let value =
-            format!("{} of {} private bytes ({share:.1} %)", units(private), units(all_private));
-        evidence.push(Evidence::new("committed", value));
-    } else {
-        evidence.push(Evidence::new("committed", units(committed)));
-    }
+    let of = |part: u64, whole: u64, what: &str| {
+        format!("{} of {} {what} ({:.1} %)", units(part), units(whole), percent(part, whole))
+    };
+    let all_private = case.ledger.private_bytes;
+    let mut evidence = vec![match private {
+        0 => Evidence::new(
+            "committed",
+            of(committed, case.ledger.committed_bytes, "committed bytes"),
+        ),
+        _ => Evidence::new("committed", of(private, all_private, "private bytes")),
+    }];
     evidence.push(Evidence::new("reserved and committed", units_exact(size)));
-    Some((private.max(if half_of_private { 0 } else { weight }), evidence))
+    let words = if addresses {
+        format!("take {} of the addresses", units(weight))
+    } else {
+        format!("hold {}", units(weight))
+    };
+    Some(Share { bytes: weight, words, evidence })
+}
+
+fn address_limit_hit(case: &Case<'_>) -> bool {
+    AddressSpaceExhausted.check(case).is_some() || AddressSpaceFragmented.check(case).is_some()
 }

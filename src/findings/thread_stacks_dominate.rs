@@ -1,9 +1,8 @@
 //! Thread stacks hold the addresses.
 
-use super::signs::dominates;
+use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::owners::Usage;
-use crate::table::units;
 
 /// Fires when thread stacks hold at least half.
 pub(super) struct ThreadStacksDominate;
@@ -26,15 +25,15 @@ impl Check for ThreadStacksDominate {
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
-        let (bytes, mut evidence) = dominates(case, &[Usage::Stack])?;
-        evidence.push(Evidence::new("threads", case.process.threads.len().to_string()));
+        let mut share = dominates(case, &[Usage::Stack], Basis::Room)?;
+        share.evidence.push(Evidence::new("threads", case.process.threads.len().to_string()));
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("thread stacks hold {}", units(bytes)),
-            evidence,
+            headline: format!("thread stacks {}", share.words),
+            evidence: share.evidence,
             next_steps: vec!["See what the threads do: `oomscope threads DUMP`".to_owned()],
-            bytes,
+            bytes: share.bytes,
         })
     }
 }

@@ -70,9 +70,9 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
             HeapSpec::new(0x0500_0000).segment(0x0500_0000, 64 * MIB, 64 * MIB).free_bytes(free),
         )
     };
-    let mapped = |size: u64| small().mapped(0x2000_0000, size).commit(0x5000_0000, 64 * MIB);
+    let mapped = |size: u64| small().mapped(0x2000_0000, size).reserve(0x5000_0000, 256 * MIB);
     let stacks = |count: u64| {
-        (0..count).fold(small().reserve(0x6000_0000, 100 * MIB), |dump, it| {
+        (0..count).fold(small().reserve(0x6000_0000, 220 * MIB), |dump, it| {
             let bottom = 0x1000_0000 + it * MIB;
             dump.thread(ThreadSpec::new(100 + it as u32).stack(
                 bottom,
@@ -110,8 +110,8 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
             small().commit(0x2000_0000, 17 * MIB),
             small().commit(0x2000_0000, 15 * MIB),
         ),
-        ("mapped-memory-dominates", mapped(80 * MIB), mapped(48 * MIB)),
-        ("thread-stacks-dominate", stacks(120), stacks(80)),
+        ("mapped-memory-dominates", mapped(270 * MIB), mapped(250 * MIB)),
+        ("thread-stacks-dominate", stacks(230), stacks(200)),
         ("heap-fragmented", free_heap(33 * MIB), free_heap(31 * MIB)),
         (
             "network-wait",
