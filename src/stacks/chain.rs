@@ -11,6 +11,8 @@ use crate::space::Va;
 /// Words searched for a return address, when no frame pointer says where to stop. Breakpad's
 /// 160 words for a frame that is sure are often too few for a frame with a buffer.
 const SEARCHED_WORDS: u64 = 512;
+/// The same where the dump does not hold the code, so that a search finds what only looks like it.
+const SEARCHED_BLINDLY: u64 = 160;
 /// No frame is longer: a frame pointer that leaps further is data.
 const LONGEST_FRAME: u64 = 4 << 20;
 
@@ -62,6 +64,9 @@ pub(super) struct Found {
     pub(super) fp: Option<Va>,
     /// Whether it was found by a search, and not by a frame pointer or by the code's own return.
     pub(super) searched: bool,
+    /// Whether the call that left the return address was seen; without, a search may take what an
+    /// earlier call left behind for the caller.
+    pub(super) sure: bool,
 }
 
 /// What the search came to.
@@ -106,12 +111,24 @@ impl Code<'_> {
         {
             return Caller::Found(it.found);
         }
-        let searched = self.by_search(at, inside, chain.map(|it| it.found), stack);
+        let mut from = at.sp;
+        let mut frameless = false;
+        let proven = matches!(chain, Some(Candidate { relation: Relation::Calls(_), .. }));
+        if self.cpu == Cpu::X86
+            && !proven
+            && let Some(start) = self.function_start(inside)
+            && self.has_frame_pointer(start, inside) == Some(false)
+        {
+            frameless = true;
+            from = from.saturating_add(self.prolog_size(start, inside));
+        }
+        let searched = self.by_search(at, from, inside, chain.map(|it| it.found), stack);
         let best = match (chain, searched) {
             (Some(chain), Some(searched)) => {
                 let better = match (chain.relation, searched.relation) {
                     (Relation::Calls(a), Relation::Calls(b)) => a < b,
                     (_, Relation::Calls(_)) => true,
+                    (_, Relation::Unknown) => frameless,
                     _ => false,
                 };
                 Some(if better { searched } else { chain })
@@ -170,7 +187,7 @@ impl Code<'_> {
                     }
                     let sound = self.is_return_address(ip);
                     let sp = sp.checked_add(4)?;
-                    return sound.then_some(Found { ip, sp, fp, searched: false });
+                    return sound.then_some(Found { ip, sp, fp, searched: false, sure: true });
                 }
                 _ => return None,
             };
@@ -196,7 +213,7 @@ impl Code<'_> {
         };
         let stale = !system_call && !elsewhere;
         // The crate lets a stack pointer stay where it is for the innermost frame only.
-        (!stale).then_some(Found { ip: lr, sp: at.sp, fp: at.fp, searched: false })
+        (!stale).then_some(Found { ip: lr, sp: at.sp, fp: at.fp, searched: false, sure: true })
     }
 
     /// The next link of the chain. An error when the chain ends here.
@@ -230,20 +247,23 @@ impl Code<'_> {
             return Ok(None);
         }
         let fp = goes_up.then_some(fp).filter(|&it| it != 0);
-        Ok(Some(Candidate { found: Found { ip, sp, fp, searched: false }, relation }))
+        Ok(Some(Candidate { found: Found { ip, sp, fp, searched: false, sure: true }, relation }))
     }
 
     /// The best return address between the stack pointer and where the chain found one.
     fn by_search(
         &self,
         at: At,
+        from: Va,
         inside: Va,
         chain: Option<Found>,
         stack: StackBytes<'_>,
     ) -> Option<Candidate> {
         let word = self.cpu.word();
-        let start = at.sp.checked_next_multiple_of(word)?;
-        let limit = start.saturating_add(SEARCHED_WORDS * word);
+        let start = from.checked_next_multiple_of(word)?;
+        let blind = self.memory.u8(inside).is_none();
+        let words = if blind { SEARCHED_BLINDLY } else { SEARCHED_WORDS };
+        let limit = start.saturating_add(words * word);
         // The chain's return address is two words below the stack pointer that it found.
         let end = chain.map_or(limit, |it| it.sp.saturating_sub(word).min(limit));
         let mut best: Option<Candidate> = None;
@@ -257,7 +277,7 @@ impl Code<'_> {
                     (Relation::Calls(it), _)
                         if chain.is_some()
                             && it != inside
-                            && self.has_frame_pointer(it) == Some(true) =>
+                            && self.has_frame_pointer(it, inside) == Some(true) =>
                     {
                         false
                     }
@@ -269,8 +289,11 @@ impl Code<'_> {
                 if better {
                     let fp = self.frame_pointer_behind(at, slot, stack);
                     let sp = slot.checked_add(word)?;
-                    best =
-                        Some(Candidate { found: Found { ip, sp, fp, searched: true }, relation });
+                    let sure = self.before(ip) != Before::Unseen;
+                    best = Some(Candidate {
+                        found: Found { ip, sp, fp, searched: true, sure },
+                        relation,
+                    });
                 }
             }
             slot = slot.checked_add(word)?;

@@ -4,12 +4,20 @@
 //! says which function it went to. That is what tells a real caller from what an earlier call left
 //! behind.
 
-use crate::process::{Image, Process};
-use crate::space::{Memory, State, Va};
+use crate::process::{Image, PeHeader, Process};
+use crate::space::{Memory, State, Va, VaRange};
 use crate::symbols::Names;
 
 /// A function longer than this is not believed.
 const LONGEST_FUNCTION: u64 = 64 << 10;
+
+/// How far a function's start is looked for by the padding in front of it.
+const LONGEST_GUESSED: u64 = 4 << 10;
+
+/// Images beyond this are mapped as images.
+const LARGEST_UNLISTED: u64 = 256 << 20;
+/// Regions of such an image below its code.
+const MOST_SECTIONS: usize = 16;
 
 /// Instruction set of the side that is walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +77,22 @@ impl<'a> Code<'a> {
         let image = self.names.image(va)?;
         let fits = image.pe.is_none_or(|it| it.is_64 == (self.cpu != Cpu::X86));
         fits.then_some(image)
+    }
+
+    /// The header of an image that the system did not map as one, as .NET does with the
+    /// assemblies inside of a single-file program: it maps or copies them section by section. No
+    /// list has it.
+    pub(super) fn unlisted_image(&self, va: Va) -> Option<PeHeader> {
+        if self.names.image(va).is_some() {
+            return None;
+        }
+        let below = VaRange::between(va.saturating_sub(LARGEST_UNLISTED), va.checked_add(1)?)?;
+        let regions = self.process.regions.within(below).iter().rev();
+        let regions = regions.filter(|it| it.state == State::Commit).take(MOST_SECTIONS);
+        let pe =
+            regions.map(|it| it.range.start()).find_map(|it| PeHeader::read(self.memory, it))?;
+        let inside = va.saturating_sub(pe.base) < u64::from(pe.size_of_image);
+        (inside && pe.is_64 == (self.cpu != Cpu::X86)).then_some(pe)
     }
 
     /// Whether code at `va` can run.
@@ -239,17 +263,100 @@ impl<'a> Code<'a> {
         if between { Relation::CallsOther } else { Relation::Calls(target) }
     }
 
-    /// Whether the function at `start` sets up a frame pointer; `None` when the dump does not
-    /// hold it.
-    pub(super) fn has_frame_pointer(&self, start: Va) -> Option<bool> {
-        let bytes = self.memory.array::<12>(start)?;
-        // mov edi,edi is room for a hot patch.
-        let bytes = bytes.strip_prefix(&[0x8b, 0xff]).unwrap_or(&bytes);
-        let frame = matches!(bytes, [0x55, 0x8b, 0xec, ..] | [0x55, 0x89, 0xe5, ..]);
+    /// Whether the function at `start` sets up a frame pointer before it gets to `end`; `None`
+    /// when the dump does not hold it.
+    pub(super) fn has_frame_pointer(&self, start: Va, end: Va) -> Option<bool> {
+        let bytes = self.memory.slice_up_to(start, end.saturating_sub(start).min(24));
+        if bytes.is_empty() {
+            return None;
+        }
+        let frame = |it: &[u8]| matches!(it, [0x55, 0x8b, 0xec] | [0x55, 0x89, 0xe5]);
+        let bare = bytes.strip_prefix(&[0x8b, 0xff]).unwrap_or(bytes);
         // push size; push table; call __SEH_prolog
-        let seh =
-            matches!(bytes, [0x6a, _, 0x68, _, _, _, _, 0xe8, ..] | [0x68, _, _, _, _, 0x68, ..]);
-        Some(frame || seh)
+        let seh = matches!(
+            bare,
+            [0x6a, _, 0x68, _, _, _, _, 0xe8, ..] | [0x68, _, _, _, _, 0x68, _, _, _, _, 0xe8, ..]
+        );
+        Some(seh || bytes.windows(3).any(frame))
+    }
+
+    /// Where the function begins that `inside` lies in, when a name tells, or the padding in front
+    /// of it and the look of its first instruction. For 32-bit code only.
+    pub(super) fn function_start(&self, inside: Va) -> Option<Va> {
+        let named = self.names.function(inside);
+        if let Some(it) = &named
+            && it.exact
+        {
+            return Some(it.start);
+        }
+        let mut start = inside & !15;
+        let lowest = inside.saturating_sub(LONGEST_GUESSED);
+        let guessed = loop {
+            if start < lowest {
+                break None;
+            }
+            if self.begins_at(start) {
+                break Some(start);
+            }
+            start = start.checked_sub(16)?;
+        };
+        let named = named.map(|it| it.start).filter(|&it| lowest <= it);
+        named.max(guessed)
+    }
+
+    /// Whether a function begins at `va`, judged by what stands in front of it. Two bytes of
+    /// padding do not occur inside functions, where compilers pad with longer instructions. Behind
+    /// a return, the function may go on, so the first instruction has to look like one.
+    fn begins_at(&self, va: Va) -> bool {
+        let Some(before) = va.checked_sub(4).and_then(|it| self.memory.array::<4>(it)) else {
+            return false;
+        };
+        match before {
+            [_, _, 0xcc, 0xcc] | [_, _, 0x90, 0x90] => true,
+            [_, _, 0xc3, 0x90] | [0xc2, _, 0, 0x90] => true,
+            [_, _, _, 0xcc | 0xc3] | [_, 0xc2 | 0x76 | 0x26, _, 0] => self.looks_like_prolog(va),
+            _ => false,
+        }
+    }
+
+    fn looks_like_prolog(&self, va: Va) -> bool {
+        matches!(
+            self.memory.array::<4>(va),
+            Some(
+                [0x50..=0x57 | 0x6a | 0x68 | 0xb8, ..]
+                    | [0x83 | 0x81, 0xec, ..]
+                    | [0x8b, 0xff, ..]
+                    | [0x8b, 0x44 | 0x4c | 0x54, 0x24, _]
+                    | [0x8d, 0x4c, 0x24, 4]
+            )
+        )
+    }
+
+    /// Bytes that the function at `start` surely takes off the stack before it gets to `end`: what
+    /// its prolog pushes and reserves.
+    pub(super) fn prolog_size(&self, start: Va, end: Va) -> u64 {
+        let (mut at, mut size) = (start, 0_u64);
+        for _ in 0..12 {
+            let Some(bytes) = self.memory.array::<6>(at).filter(|_| at < end) else { break };
+            let (length, taken) = match bytes {
+                // Registers that a function must keep. Other pushes may be arguments, which the
+                // next call takes off again.
+                [0x53 | 0x55..=0x57, ..] => (1, 4),
+                [0x83, 0xec, bytes, ..] if bytes < 0x80 => (3, bytes.into()),
+                [0x81, 0xec, a, b, c, d] => (6, u32::from_le_bytes([a, b, c, d]).into()),
+                // mov eax, size; call _chkstk
+                [0xb8, a, b, c, 0, 0xe8] => (10, u32::from_le_bytes([a, b, c, 0]).into()),
+                [0x8b, 0xff, ..] | [0x33, 0xc0, ..] | [0x31, 0xc0, ..] => (2, 0),
+                [0x8b, 0x44 | 0x4c | 0x54 | 0x5c | 0x74 | 0x7c, 0x24, ..] => (4, 0),
+                _ => break,
+            };
+            if end < at.saturating_add(length) {
+                break;
+            }
+            at = at.saturating_add(length);
+            size = size.saturating_add(taken);
+        }
+        size
     }
 
     /// An address that surely lies in the function that a return address belongs to.

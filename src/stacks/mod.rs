@@ -168,7 +168,7 @@ fn one(
     if walked.cut {
         notes.add(Note::FramesCut, thread_name(thread));
     }
-    let wait = waits::classify(&walked.frames, thread.name.raw());
+    let wait = waits::classify(&walked.frames, walked.sure, thread.name.raw());
     Stack { thread: idx, frames: walked.frames, wait, stopped: walked.stopped }
 }
 

@@ -536,9 +536,10 @@ pub const RULES: &[WaitRule] = &[
     },
 ];
 
-/// What a stack waits for, by the first rule that fits.
-pub(super) fn classify(frames: &[Frame], thread: &str) -> Option<Wait> {
-    let parts = Parts::of(frames)?;
+/// What a stack waits for, by the first rule that fits. Only the `sure` innermost frames count:
+/// behind them, a search of the stack may have found what the thread did earlier.
+pub(super) fn classify(frames: &[Frame], sure: usize, thread: &str) -> Option<Wait> {
+    let parts = Parts::of(frames)?.up_to(sure);
     let rule = |rule: &WaitRule| {
         let wait = frames.get(..parts.wait)?;
         if wait.iter().any(|it| has_function(it, rule.unless)) {
@@ -615,6 +616,15 @@ impl Parts {
         let of_runtime = |it: &&Frame| has_module(it, CLR) || has_module(it, CORELIB);
         let of_runtime = frames.iter().take(callers).skip(wait).take_while(of_runtime).count();
         Some(Self { wait, runtime: wait.saturating_add(of_runtime), above, callers })
+    }
+
+    fn up_to(self, sure: usize) -> Self {
+        Self {
+            wait: self.wait.min(sure),
+            runtime: self.runtime.min(sure),
+            above: self.above.min(sure),
+            callers: self.callers.min(sure),
+        }
     }
 }
 

@@ -33,6 +33,8 @@ const LOWEST_CODE: Va = 0x1_0000;
 #[derive(Debug)]
 pub(super) struct Walked {
     pub(super) frames: Vec<Frame>,
+    /// How many of them are beyond doubt, from the innermost on.
+    pub(super) sure: usize,
     pub(super) stopped: Option<&'static str>,
     /// Whether there were more frames than are kept.
     pub(super) cut: bool,
@@ -90,6 +92,7 @@ pub(super) fn walk(
         limit,
         walked: AtomicUsize::new(0),
         interrupted: AtomicUsize::new(0),
+        sure: AtomicUsize::new(usize::MAX),
         trusts: Mutex::default(),
         end: Mutex::new(None),
     };
@@ -161,7 +164,8 @@ pub(super) fn walk(
     } else {
         Some("no caller was found")
     };
-    Walked { frames, stopped, cut }
+    let sure = steps.sure.into_inner().min(frames.len());
+    Walked { frames, sure, stopped, cut }
 }
 
 fn trust(trust: FrameTrust) -> Trust {
@@ -178,14 +182,31 @@ fn frame(code: &Code<'_>, it: &StackFrame, trust: Trust) -> Frame {
     let image = code.names.image(it.instruction);
     let start = it.function_base.unwrap_or_else(|| image.map_or(0, |it| it.range.start()));
     let source = it.source_file_name.as_deref().zip(it.source_line);
+    let (module, start) = match image {
+        Some(image) => (image.stem(), start),
+        None => match code.unlisted_image(it.instruction) {
+            // It has no name; its PDB has nearly the same.
+            Some(pe) => {
+                let name = pe.pdb(code.memory).map(|it| stem(&it.file.leaf()));
+                (name.unwrap_or_default(), pe.base)
+            }
+            None => (DumpText::default(), start),
+        },
+    };
     Frame {
         address,
-        module: image.map(|it| it.stem()).unwrap_or_default(),
+        module,
         function: it.function_name.as_deref().map(DumpText::from),
         offset: address.wrapping_sub(start),
         source: source.map(|(file, line)| (DumpText::from(file), line)),
         trust,
     }
+}
+
+fn stem(name: &DumpText) -> DumpText {
+    let name = name.raw();
+    let stem = name.strip_suffix(".pdb").unwrap_or(name);
+    stem.strip_suffix(".ni").unwrap_or(stem).into()
 }
 
 /// Our answers to `minidump-unwind`, for one thread.
@@ -197,6 +218,8 @@ struct Steps<'a> {
     walked: AtomicUsize,
     /// One more than the index of the frame that an interrupt hit; 0 without one.
     interrupted: AtomicUsize,
+    /// Index of the first frame that a search found without seeing the code.
+    sure: AtomicUsize,
     /// How frames were found, where `minidump-unwind` cannot know.
     trusts: Mutex<Vec<(usize, Trust)>>,
     end: Mutex<Option<End>>,
@@ -304,7 +327,10 @@ impl Steps<'_> {
         let memory = self.code.memory;
         let entries = match self.code.names.header(inside) {
             Some(pe) => Entries::of_image(memory, &pe),
-            None => jit::entries(self.code, inside),
+            None => match self.code.unlisted_image(inside) {
+                Some(pe) => Entries::of_image(memory, &pe),
+                None => jit::entries(self.code, inside),
+            },
         };
         if let Some(unwound) = entries.and_then(|it| it.unwind(&registers, exact)) {
             let caller = &unwound.caller;
@@ -370,6 +396,10 @@ impl Steps<'_> {
     fn search(&self, at: At) -> Result<(super::chain::Found, Trust), End> {
         match self.code.caller(at, self.stack) {
             Caller::Found(it) => {
+                if !it.sure {
+                    let next = self.walked.load(Ordering::Relaxed);
+                    self.sure.fetch_min(next, Ordering::Relaxed);
+                }
                 Ok((it, if it.searched { Trust::Scan } else { Trust::FramePointer }))
             }
             Caller::None => Err(End::Start),
