@@ -119,7 +119,7 @@ impl Analysis {
             tables.extend(account.tables);
         }
         observer.step("drawing conclusions");
-        let fitness = findings::fitness(&process);
+        let fitness = findings::fitness(&process, &mut notes);
         let case = Case {
             process: &process,
             ledger: &ledger,

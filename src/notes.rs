@@ -40,8 +40,6 @@ macro_rules! notes {
     };
 }
 
-const MA: &str = "procdump -ma <pid>";
-
 notes! {
     DumpTruncated "dump-truncated" "the file ends before the bytes that its tables promise" "compare the file's size with the original; the disk may have been full"
     StreamUnreadable "stream-unreadable" "a stream is damaged and was not read" ""
@@ -56,7 +54,7 @@ notes! {
     NoMemoryMap "no-memory-map" "no MemoryInfoList: the address space cannot be tiled" "procdump -ma <pid>, or MiniDumpWriteDump with MiniDumpWithFullMemoryInfo"
     MapFromRanges "map-from-ranges" "without a MemoryInfoList the map was built from captured ranges, modules and stacks" "procdump -ma <pid>"
     NoMemory "no-memory" "the dump holds no memory of the process" "procdump -ma <pid>"
-    MemoryPartlyCaptured "memory-partly-captured" "part of the committed memory is not in the dump" "procdump -ma <pid>"
+    MemoryPartlyCaptured "memory-partly-captured" "regions of private memory are not, or not wholly, in the dump" "procdump -ma <pid>"
     WowDumpOf32Bit "wow64-dump" "a 64-bit tool wrote this dump of a 32-bit process; the 32-bit side was reconstructed" "procdump -ma <pid> writes a 32-bit dump by itself; Task Manager: use C:\\Windows\\SysWOW64\\taskmgr.exe"
     PebUnreadable "peb-unreadable" "the process environment block is not in the dump: heap list, command line and loader lists are unknown" "procdump -ma <pid>"
     TebUnreadable "teb-unreadable" "a thread's environment block is not in the dump: its stack's reservation is unknown" "procdump -ma <pid>"
@@ -79,17 +77,11 @@ notes! {
     ManagedHeapNotWalked "managed-heap-not-walked" "managed objects were not listed; the managed heap is shown by region" ""
     ManagedHeapNotFound "managed-heap-not-found" "a .NET runtime is loaded, but its heap was not found in the dump" "procdump -ma <pid>"
     MappedFilesUnnamed "mapped-files-unnamed" "a minidump does not name the files behind mapped memory; mapped-file and shareable are told apart by content, as a guess" "VMMap on the live process"
-    WorkingSetAbsent "working-set-absent" "working set and page tables are not in a dump" "VMMap or Task Manager on the live process"
-    NoCommitCounters "no-commit-counters" "no SystemMemoryInfo and ProcessVmCounters streams: commit limit and the system's private bytes are unknown" "procdump -ma <pid> on Windows 8 or later"
+    NoCommitCounters "no-commit-counters" "no SystemMemoryInfo stream: the commit limit is unknown" "procdump -ma <pid> on Windows 8 or later"
     NoHandles "no-handles" "no handle stream" "procdump -ma <pid>"
     NoThreadTimes "no-thread-times" "no ThreadInfoList: CPU times are unknown" "procdump -ma <pid>"
     ClaimConflict "claim-conflict" "two owners claim the same bytes; the stronger evidence was taken" ""
     InternalError "internal-error" "a pass stopped by an internal error; the others stand" "please report it with this dump's `report --format json`"
-}
-
-/// The procdump line that captures everything, where a note has no better one.
-pub fn full_dump_line() -> &'static str {
-    MA
 }
 
 /// Where a note was first met.

@@ -1,7 +1,8 @@
 //! What this dump can answer, and what would have to be captured for the rest.
 
+use crate::notes::{Note, Notes, Place};
 use crate::process::Process;
-use crate::space::{RegionType, State, VaRange};
+use crate::space::{RegionType, State, Va};
 use crate::table::{percent, units};
 
 /// One answer, what it needs, and whether that is there.
@@ -23,8 +24,8 @@ const FULL: &str = "procdump -ma <pid>";
 const FULL_32: &str =
     "procdump -ma <pid>, which writes a 32-bit dump of a 32-bit process by itself";
 
-/// Judges the dump.
-pub fn fitness(process: &Process) -> Vec<Fitness> {
+/// Judges the dump, and notes what memory is missing.
+pub fn fitness(process: &Process, notes: &mut Notes) -> Vec<Fitness> {
     let capture = if process.wow64 { FULL_32 } else { FULL };
     let missing = |present: bool| (!present).then_some(capture);
     let regions = process.regions.as_slice().len();
@@ -33,6 +34,9 @@ pub fn fitness(process: &Process) -> Vec<Fitness> {
         if map { format!("{regions} regions") } else { "no MemoryInfoList stream".to_owned() };
     let captured = captured(process);
     let writer = writer(process, &captured);
+    if let Some(va) = captured.first_missing {
+        notes.add_many(Note::MemoryPartlyCaptured, captured.missing_regions, Place::Va(va));
+    }
     let heaps = process.peb.as_ref().map_or(0, |it| it.heaps.len());
     let headers = process.peb.iter().flat_map(|it| &it.heaps);
     let readable = headers.filter(|&&it| process.memory.u32(it).is_some()).count();
@@ -115,6 +119,8 @@ struct CapturedShare {
     captured: u64,
     committed: u64,
     map: bool,
+    missing_regions: u64,
+    first_missing: Option<Va>,
 }
 
 impl CapturedShare {
@@ -137,21 +143,29 @@ impl CapturedShare {
 
 fn captured(process: &Process) -> CapturedShare {
     let memory = process.dump_memory();
+    let mut share = CapturedShare {
+        captured: 0,
+        committed: 0,
+        map: process.map_is_whole,
+        missing_regions: 0,
+        first_missing: None,
+    };
     if !process.map_is_whole {
-        return CapturedShare { captured: memory.captured_bytes(), committed: 0, map: false };
+        share.captured = memory.captured_bytes();
+        return share;
     }
-    let mut share = CapturedShare { captured: 0, committed: 0, map: true };
     for it in process.regions.iter() {
         // What nobody may read is in no dump: guard pages and PAGE_NOACCESS.
         let readable = !it.protect.is_guard() && it.protect.0 & 1 == 0;
         if it.state == State::Commit && it.kind == RegionType::Private && readable {
+            let captured = memory.captured_in(it.range);
             share.committed = share.committed.saturating_add(it.range.size());
-            share.captured = share.captured.saturating_add(captured_in(process, it.range));
+            share.captured = share.captured.saturating_add(captured);
+            if captured < it.range.size() {
+                share.missing_regions = share.missing_regions.saturating_add(1);
+                share.first_missing.get_or_insert(it.range.start());
+            }
         }
     }
     share
-}
-
-fn captured_in(process: &Process, range: VaRange) -> u64 {
-    process.dump_memory().captured_in(range)
 }

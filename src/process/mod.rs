@@ -146,6 +146,14 @@ impl Process {
         let uptime =
             created.filter(|&it| it != 0 && it <= dump.written).map(|it| dump.written - it);
         let runtimes = runtimes::detect(&images, &memory, &limits);
+        let system_memory = dump.stream::<SystemMemoryInfo>(notes);
+        if system_memory.is_none() {
+            notes.add(Note::NoCommitCounters, Place::Nowhere);
+        }
+        let handles = dump.stream::<HandleData>(notes);
+        if handles.is_none() {
+            notes.add(Note::NoHandles, Place::Nowhere);
+        }
         let comments = [
             dump.stream::<CommentA>(notes).map(|it| it.0),
             dump.stream::<CommentW>(notes).map(|it| it.0),
@@ -173,9 +181,9 @@ impl Process {
             threads,
             runtimes,
             exception,
-            system_memory: dump.stream(notes),
+            system_memory,
             vm_counters: dump.stream(notes),
-            handles: dump.stream(notes),
+            handles,
             unloaded: dump.stream(notes).unwrap_or_default(),
             function_table: dump.stream(notes).unwrap_or_default(),
             comments: comments.into_iter().flatten().filter(|it| !it.is_empty()).collect(),
