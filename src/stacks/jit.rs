@@ -15,7 +15,7 @@
 
 use super::code::Code;
 use super::pdata::Entries;
-use crate::space::{PAGE, Va};
+use crate::space::{PAGE, State, Va};
 
 /// Methods begin at multiples of this.
 const METHOD_ALIGNMENT: u64 = 16;
@@ -26,16 +26,29 @@ const MOST_ENTRIES: u32 = 1024;
 
 /// The entries of the method that `inside` lies in.
 pub(super) fn entries<'a>(code: &Code<'a>, inside: Va) -> Option<Entries<'a>> {
-    let allocation = code.process.regions.allocation_at(inside)?.range;
+    let regions = &code.process.regions;
+    let allocation = regions.allocation_at(inside)?.range;
+    let committed = regions.at(inside)?.range.start();
     let memory = code.memory;
     let last = inside & !(METHOD_ALIGNMENT - 1);
-    let first = last.saturating_sub(LONGEST_METHOD).max(allocation.start().checked_add(16)?);
-    let mut start = last;
-    while first <= start {
-        let header = memory.u64(start.checked_sub(8)?).filter(|&it| it != 0 && it % 4 == 0);
-        let header = header.filter(|&it| code.process.regions.at(it).is_some());
+    // Of an allocation with holes, the piece that the address is in has to do.
+    let lowest = last.saturating_sub(LONGEST_METHOD);
+    let from = |start: Va| {
+        let start = lowest.max(start);
+        memory.slice(start, last.checked_sub(start)?)
+    };
+    let bytes = from(allocation.start()).or_else(|| from(committed))?;
+    // A method may begin at `last`, and at every multiple before it: the words in front of these
+    // are the second halves of pieces, counted from the end.
+    let pieces = bytes.rchunks_exact(METHOD_ALIGNMENT as usize);
+    let starts = (0..).map(|it| last.checked_sub(it * METHOD_ALIGNMENT));
+    for (piece, start) in pieces.zip(starts) {
+        let (start, header) = (start?, u64::from_le_bytes(piece.get(8..)?.try_into().ok()?));
+        if header % 4 != 0 || regions.at(header).is_none_or(|it| it.state != State::Commit) {
+            continue;
+        }
         for pointers in [4_u64, 3, 5, 2, 6] {
-            let Some(count) = header.and_then(|it| it.checked_add(pointers * 8)) else { break };
+            let Some(count) = header.checked_add(pointers * 8) else { break };
             let number = memory.u32(count).filter(|&it| 0 < it && it <= MOST_ENTRIES);
             let (Some(number), Some(table)) = (number, count.checked_add(4)) else { continue };
             let begin = memory.u32(table).map(u64::from);
@@ -46,7 +59,6 @@ pub(super) fn entries<'a>(code: &Code<'a>, inside: Va) -> Option<Entries<'a>> {
                 return Some(entries);
             }
         }
-        start = start.checked_sub(METHOD_ALIGNMENT)?;
     }
     None
 }

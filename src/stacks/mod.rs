@@ -25,6 +25,11 @@ use crate::table::DumpText;
 use chain::StackBytes;
 use code::{Code, Cpu};
 
+/// Frames kept for all threads together.
+const FRAMES_IN_ALL: usize = 1 << 20;
+/// Frames that each thread may have, however many threads there are.
+const FEWEST_FRAMES: usize = 32;
+
 /// How a frame was found, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
@@ -164,12 +169,19 @@ fn one(
         notes.add(Note::StackUnreadable, thread_name(thread));
     }
     let stack = StackBytes { start: context.get_stack_pointer(), bytes: &bytes };
-    let walked = walker::walk(code, modules, context, stack, limits.frames);
+    let walked = walker::walk(code, modules, context, stack, frame_limit(code.process));
     if walked.cut {
         notes.add(Note::FramesCut, thread_name(thread));
     }
     let wait = waits::classify(&walked.frames, walked.sure, thread.name.raw());
     Stack { thread: idx, frames: walked.frames, wait, stopped: walked.stopped }
+}
+
+/// Frames of one thread. A dump may claim a hundred thousand threads, all with the same endless
+/// stack; what real processes have fits many times over.
+fn frame_limit(process: &Process) -> usize {
+    let share = FRAMES_IN_ALL.checked_div(process.threads.len()).unwrap_or(FRAMES_IN_ALL);
+    process.limits.frames.min(share.max(FEWEST_FRAMES))
 }
 
 fn no_stack(thread: usize) -> Stack {

@@ -469,3 +469,158 @@ impl Code {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dump::Source;
+    use crate::notes::Notes;
+    use crate::space::Captured;
+
+    const BASE: Va = 0x1_4000_0000;
+    const STACK: Va = 0x20_0000;
+
+    /// An image of one page at `BASE` with a function table at 0x800, and a stack page of words
+    /// that are their own addresses.
+    struct Image {
+        bytes: Vec<u8>,
+        functions: u64,
+    }
+
+    impl Image {
+        fn new() -> Self {
+            let mut bytes = vec![0xcc; 0x1000];
+            bytes.extend((0..0x200).flat_map(|it| (STACK + it * 8).to_le_bytes()));
+            Self { bytes, functions: 0 }
+        }
+
+        fn put(mut self, at: usize, bytes: &[u8]) -> Self {
+            self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+            self
+        }
+
+        fn function(mut self, begin: u32, end: u32, data: u32) -> Self {
+            let entry: Vec<u8> =
+                [begin, end, data].iter().flat_map(|it| it.to_le_bytes()).collect();
+            let at = 0x800 + self.functions as usize * 12;
+            self.functions += 1;
+            self.put(at, &entry)
+        }
+
+        fn unwind(self, rip: u64, exact: bool) -> Option<Unwound> {
+            let ranges = [Captured::new(BASE, 0x1000, 0), Captured::new(STACK, 0x1000, 0x1000)];
+            let ranges = ranges.into_iter().flatten().collect();
+            let source = Arc::new(Source::Owned(self.bytes));
+            let memory = Memory::new(source, ranges, 8, &mut Notes::default());
+            let entries = Entries::at(&memory, BASE, BASE + 0x800, self.functions);
+            let mut registers = Registers { rip: BASE + rip, general: [Some(7); 16] };
+            registers.set(RSP, Some(STACK));
+            registers.set(RBP, Some(STACK + 0x100));
+            entries.unwind(&registers, exact)
+        }
+    }
+
+    /// Where the return address was found, below the caller's stack pointer.
+    #[track_caller]
+    fn check(image: Image, rip: u64, exact: bool, expected: Option<u64>) {
+        let unwound = image.unwind(rip, exact);
+        let found = unwound.map(|it| it.caller.rip - STACK);
+        assert_eq!(found, expected);
+        if let Some(it) = unwound.filter(|it| !it.interrupted) {
+            assert_eq!(it.caller.rsp(), Some(it.caller.rip + 8));
+            assert_eq!(it.caller.general[0], None, "rax is not kept");
+        }
+    }
+
+    /// push rbx (at 1), sub rsp, 0x20 (at 5)
+    fn simple() -> Image {
+        Image::new().function(0x100, 0x180, 0x400).put(0x400, &[1, 5, 2, 0, 5, 0x32, 1, 0x30])
+    }
+
+    #[test]
+    fn a_function_without_an_entry_left_the_stack_alone() {
+        check(Image::new(), 0x700, true, Some(0));
+    }
+
+    #[test]
+    fn a_prolog_is_undone_as_far_as_it_came() {
+        check(simple(), 0x100, true, Some(0));
+        check(simple(), 0x101, true, Some(8));
+        check(simple(), 0x105, true, Some(0x28));
+        check(simple(), 0x150, false, Some(0x28));
+    }
+
+    #[test]
+    fn a_call_as_the_last_instruction_returns_behind_the_function() {
+        check(simple(), 0x180, false, Some(0x28));
+        check(simple(), 0x180, true, Some(0));
+    }
+
+    #[test]
+    fn saved_registers_come_back() {
+        let unwound = simple().unwind(0x150, false).unwrap();
+        assert_eq!(unwound.caller.general[3], Some(STACK + 0x20));
+        assert_eq!(unwound.caller.general[6], Some(7), "rsi was not touched");
+    }
+
+    #[test]
+    fn an_epilog_is_looked_for_in_the_innermost_frame_only() {
+        // pop rbx; ret
+        let epilog = || simple().put(0x150, &[0x5b, 0xc3]);
+        check(epilog(), 0x150, true, Some(8));
+        check(epilog(), 0x150, false, Some(0x28));
+        // add rsp, 0x20; pop rbx; jmp into the same function is no epilog.
+        let jump = || simple().put(0x150, &[0x48, 0x83, 0xc4, 0x20, 0x5b, 0xeb, 0x10]);
+        check(jump(), 0x150, true, Some(0x28));
+    }
+
+    #[test]
+    fn a_frame_register_remembers_the_stack_pointer() {
+        // lea rbp, [rsp + 0x20] (at 6), sub rsp, 0x30 (at 2): rbp is STACK + 0x100.
+        let image = Image::new()
+            .function(0x100, 0x180, 0x400)
+            .put(0x400, &[1, 6, 2, 0x25, 6, 0x03, 2, 0x52]);
+        check(image, 0x150, false, Some(0x100 - 0x20 + 0x30));
+    }
+
+    #[test]
+    fn an_entry_may_point_to_another_and_continue_a_third() {
+        // 0x100 points to the entry at 0x500, whose data at 0x400 continues the one at 0x420.
+        let image = Image::new()
+            .function(0x100, 0x180, 0x501)
+            .put(0x500, &[0, 1, 0, 0, 0x80, 1, 0, 0, 0, 4, 0, 0])
+            .put(0x400, &[0x21, 0, 1, 0, 0, 0x02, 0, 0])
+            .put(0x408, &[0, 2, 0, 0, 0x80, 2, 0, 0, 0x20, 4, 0, 0])
+            .put(0x420, &[1, 1, 1, 0, 1, 0x50]);
+        check(image, 0x150, false, Some(0x10));
+    }
+
+    #[test]
+    fn links_that_go_in_circles_end() {
+        let indirect = Image::new().function(0x100, 0x180, 0x801);
+        check(indirect, 0x150, false, None);
+        let chained = Image::new()
+            .function(0x100, 0x180, 0x400)
+            .put(0x400, &[0x21, 0, 0, 0])
+            .put(0x404, &[0, 1, 0, 0, 0x80, 1, 0, 0, 0, 4, 0, 0]);
+        check(chained, 0x150, false, None);
+    }
+
+    #[test]
+    fn an_interrupt_s_frame_tells_where_it_came() {
+        let image = Image::new().function(0x100, 0x180, 0x400).put(0x400, &[1, 0, 1, 0, 0, 0x0a]);
+        let unwound = image.unwind(0x110, true).unwrap();
+        assert!(unwound.interrupted);
+        assert_eq!((unwound.caller.rip, unwound.caller.rsp()), (STACK, Some(STACK + 24)));
+    }
+
+    #[test]
+    fn epilogs_that_version_2_lists_are_skipped() {
+        let image = Image::new()
+            .function(0x100, 0x180, 0x400)
+            .put(0x400, &[2, 1, 3, 0, 2, 0x16, 0, 0x06, 1, 0x50]);
+        check(image, 0x150, false, Some(8));
+    }
+}

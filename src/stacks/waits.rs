@@ -683,3 +683,215 @@ fn strip_prefix<'t>(text: &'t [u8], prefix: &[u8]) -> Option<&'t [u8]> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Trust;
+    use super::*;
+    use crate::table::DumpText;
+
+    /// Frames from `module!function` or `module`, innermost first.
+    fn frames(text: &str) -> Vec<Frame> {
+        let frame = |it: &str| {
+            let (module, function) = it.split_once('!').unwrap_or((it, ""));
+            Frame {
+                address: 0x1000,
+                module: module.into(),
+                function: (!function.is_empty()).then(|| DumpText::from(function)),
+                offset: 0,
+                source: None,
+                trust: Trust::Cfi,
+            }
+        };
+        text.split_whitespace().map(frame).collect()
+    }
+
+    fn stack(text: &str) -> Stack {
+        let frames = frames(text);
+        let wait = classify(&frames, usize::MAX, "");
+        Stack { thread: 0, frames, wait, stopped: None }
+    }
+
+    const EVENT: &str = "ntdll!ZwWaitForSingleObject KERNELBASE!WaitForSingleObjectEx";
+    const PORT: &str = "ntdll!NtRemoveIoCompletion KERNELBASE!GetQueuedCompletionStatus";
+    const START: &str =
+        "kernel32!BaseThreadInitThunk ntdll!__RtlUserThreadStart ntdll!_RtlUserThreadStart";
+
+    /// A stack that each rule recognizes, and a near miss that it must not; in the table's order.
+    /// `{E}` is an event's wait, `{P}` a completion port's, `{S}` the start of a thread.
+    const EXAMPLES: &[(&str, &str, &str)] = &[
+        (
+            "network",
+            "{E} winhttp!HANDLE_OBJECT::IsInvalidated winhttp!WinHttpGetProxyForUrl cryptnet!InetGetProxy app!f {S}",
+            // The thread was only started by it.
+            "{E} cryptnet!CryptRetrieveObjectByUrlWithTimeoutThreadProc {S}",
+        ),
+        (
+            "network",
+            "{E} winhttp!OutProcGetProxyForUrl winhttp!WinHttpGetProxyForUrl app!f {S}",
+            "{E} winhttp!WinHttpReceiveResponse app!f {S}",
+        ),
+        (
+            "network",
+            "{E} winhttp app!f {S}",
+            // An idle worker.
+            "{P} winhttp!CAsyncThreadPool::Loop winhttp!CAsyncThreadPool::Start {S}",
+        ),
+        ("network", "{E} wininet!HttpSendRequestW app!f {S}", "{P} wininet!Loop wininet!Start {S}"),
+        (
+            "network",
+            "{E} dnsapi!Query_Main ws2_32!GetAddrInfoW app!f {S}",
+            "{E} ws2_32!recv app!f {S}",
+        ),
+        (
+            "com",
+            "user32!NtUserMsgWaitForMultipleObjectsEx combase!CCliModalLoop::BlockFn app!f {S}",
+            "user32!NtUserMsgWaitForMultipleObjectsEx combase!CoCreateInstance app!f {S}",
+        ),
+        (
+            "rpc",
+            "ntdll!NtAlpcSendWaitReceivePort rpcrt4!LRPC_CCALL::SendReceive rpcrt4!NdrClientCall3 app!f {S}",
+            "ntdll!NtAllocateVirtualMemory rpcrt4!NdrClientCall3 app!f {S}",
+        ),
+        (
+            "network",
+            "{E} mswsock!SockWaitForSingleObject mswsock!WSPRecv ws2_32!recv app!f {S}",
+            "{P} mswsock!SockAsyncThread {S}",
+        ),
+        (
+            "loader-lock",
+            "ntdll!NtWaitForSingleObject ntdll!RtlpEnterCriticalSectionContended ntdll!LdrpAcquireLoaderLock ntdll!LdrLoadDll app!f {S}",
+            "ntdll!NtWaitForSingleObject ntdll!RtlpEnterCriticalSectionContended app!LdrpAcquireLoaderLock {S}",
+        ),
+        (
+            "lock",
+            "ntdll!NtWaitForSingleObject ntdll!RtlpWaitOnCriticalSection ntdll!_RtlEnterCriticalSection@4 app!f {S}",
+            "ntdll!RtlEnterCriticalSection app!f {S}",
+        ),
+        (
+            "lock",
+            "ntdll!NtWaitForAlertByThreadId ntdll!RtlAcquireSRWLockExclusive app!f {S}",
+            "ntdll!NtWaitForAlertByThreadId ntdll!RtlSleepConditionVariableSRW app!f {S}",
+        ),
+        (
+            "clr-finalizer",
+            "{E} coreclr!CLREventBase::WaitEx coreclr!FinalizerThread::WaitForFinalizerEvent coreclr!FinalizerThread::FinalizerThreadWorker {S}",
+            // A finalizer that waits for something is not the finalizer thread at rest.
+            "{E} coreclr!CLREventBase::WaitEx app!Finalize coreclr!FinalizerThread::FinalizerThreadWorker {S}",
+        ),
+        (
+            "clr-gc",
+            "{E} coreclr!GCEvent::Wait coreclr!SVR::gc_heap::gc_thread_function {S}",
+            "coreclr!SVR::gc_heap::mark_phase coreclr!SVR::gc_heap::gc_thread_function {S}",
+        ),
+        (
+            "clr-timer",
+            "{E} coreclr!CLREventWaitHelper System.Private.CoreLib!System.Threading.TimerQueue.TimerThread coreclr!ThreadNative::KickOffThread {S}",
+            "{E} coreclr!CLREventWaitHelper app!OnTimer System.Private.CoreLib!System.Threading.TimerQueue.TimerThread {S}",
+        ),
+        (
+            "clr-tiered-compilation",
+            "{E} coreclr!TieredCompilationManager::BackgroundWorkerStart {S}",
+            "{E} clrjit!TieredCompilation {S}",
+        ),
+        (
+            "clr-debugger",
+            "{E} coreclr!DebuggerRCThread::MainLoop coreclr!DebuggerRCThread::ThreadProc {S}",
+            "{E} coreclr!Debugger::Break {S}",
+        ),
+        (
+            "clr-threadpool",
+            "{P} coreclr!UnfairSemaphore::Wait coreclr!ThreadpoolMgr::WorkerThreadStart {S}",
+            "{P} app!Wait coreclr!ThreadpoolMgr::WorkerThreadStart {S}",
+        ),
+        (
+            "thread-pool-idle",
+            "ntdll!ZwWaitForWorkViaWorkerFactory ntdll!TppWorkerThread {S}",
+            "{E} app!callback ntdll!TppWorkpExecuteCallback ntdll!TppWorkerThread {S}",
+        ),
+        (
+            "message-loop",
+            "user32!NtUserGetMessage user32!GetMessageW app!f {S}",
+            "user32!NtUserCreateWindowEx user32!GetMessageW app!f {S}",
+        ),
+        (
+            "sleep",
+            "ntdll!ZwDelayExecution KERNELBASE!SleepEx app!f {S}",
+            "ntdll!NtYieldExecution app!Sleep {S}",
+        ),
+        (
+            "io",
+            "ntdll!NtReadFile KERNELBASE!ReadFile app!f {S}",
+            "ntdll!NtCreateFile KERNELBASE!ReadFile app!f {S}",
+        ),
+        ("rpc", "ntdll!NtAlpcSendWaitReceivePort app!f {S}", "ntdll!NtAlpcCreatePort app!f {S}"),
+        ("wait", "{E} app!f {S}", "app!WaitForSingleObject {S}"),
+    ];
+
+    #[test]
+    fn every_rule_has_a_stack_that_it_recognizes_and_a_near_miss() {
+        assert_eq!(RULES.len(), EXAMPLES.len());
+        for (rule, (kind, hit, miss)) in RULES.iter().zip(EXAMPLES) {
+            let text =
+                |it: &str| it.replace("{E}", EVENT).replace("{P}", PORT).replace("{S}", START);
+            let found = stack(&text(hit)).wait.expect(hit);
+            assert_eq!((found.kind, found.what), (rule.kind, rule.what), "{hit}");
+            assert_eq!(*kind, rule.kind, "{hit}");
+            assert_eq!(found.rule().map(|it| it.source), Some(rule.source));
+            let found = stack(&text(miss)).wait.map(|it| (it.kind, it.what));
+            assert_ne!(found, Some((rule.kind, rule.what)), "{miss}");
+        }
+    }
+
+    #[test]
+    fn the_frames_that_decide_are_those_between_the_wait_and_the_decision() {
+        let text = format!(
+            "{EVENT} winhttp!HANDLE_OBJECT::IsInvalidated winhttp!WinHttpGetProxyForUrl \
+             cryptnet!InetGetProxy cryptnet!CryptRetrieveObjectByUrlW app!f {START}"
+        );
+        let stack = stack(&text);
+        let modules: Vec<_> = deciding_frames(&stack).iter().map(|it| it.module.raw()).collect();
+        assert_eq!(modules, ["winhttp", "winhttp", "cryptnet"]);
+    }
+
+    #[test]
+    fn a_stack_without_a_wait_shows_its_innermost_frames() {
+        let busy = stack(&format!("app!a app!b app!c app!d {START}"));
+        assert_eq!((deciding_frames(&busy).len(), busy.wait.is_some()), (3, false));
+        let idle =
+            stack(&format!("ntdll!NtWaitForWorkViaWorkerFactory ntdll!TppWorkerThread {START}"));
+        assert_eq!(deciding_frames(&idle)[0].text(), "ntdll!TppWorkerThread+0x0");
+        assert!(deciding_frames(&stack("")).is_empty());
+    }
+
+    #[test]
+    fn what_a_blind_search_found_decides_nothing() {
+        let frames = frames("ntdll kernelbase app wininet app");
+        assert_eq!(classify(&frames, 3, ""), None);
+        assert!(classify(&frames, 5, "").is_some());
+    }
+
+    #[test]
+    fn a_thread_of_a_single_file_program_is_known_by_its_name() {
+        let frames = frames(&format!("{EVENT} app app {START}"));
+        let wait = classify(&frames, usize::MAX, ".NET Finalizer").unwrap();
+        assert_eq!(wait.kind, "clr-finalizer");
+    }
+
+    #[track_caller]
+    fn check(pattern: &str, text: &str, expected: bool) {
+        assert_eq!(like(pattern, text), expected, "{pattern} {text}");
+    }
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        check("NtWait*", "ntwaitforsingleobject", true);
+        check("*GetProxy*", "WinHttpGetProxyForUrl", true);
+        check("WaitFor*Object*", "WaitForMultipleObjectsEx", true);
+        check("WaitFor*Object*", "WaitForInputIdle", false);
+        check("*a", "a", true);
+        check("ab*ba", "aba", false);
+        check("Sleep", "SleepEx", false);
+        check("*", "", true);
+    }
+}

@@ -23,11 +23,14 @@ use super::code::{Code, Cpu};
 use super::jit;
 use super::pdata::{Entries, Registers};
 use super::{Frame, Trust};
-use crate::space::{RegionType, State, Va, VaRange};
+use crate::space::{Region, RegionType, State, Va, VaRange};
 use crate::table::DumpText;
 
 /// Return addresses below this are none.
 const LOWEST_CODE: Va = 0x1_0000;
+
+/// Pieces of generated code that are walked through. A runtime makes hundreds.
+const MOST_GENERATED: usize = 65_536;
 
 /// What a walk came to.
 #[derive(Debug)]
@@ -53,28 +56,21 @@ enum End {
 /// code as modules without a name.
 pub(super) fn modules(code: &Code<'_>) -> MinidumpModuleList {
     let process = code.process;
-    let mut modules = Vec::new();
-    let mut add = |range: VaRange| {
-        // A module has a 32-bit size.
-        let mut start = range.start();
-        while start < range.end() {
-            let size = u32::try_from(range.end().saturating_sub(start)).unwrap_or(0xffff_f000);
-            modules.push(MinidumpModule::new(start, size, ""));
-            start = start.saturating_add(size.into());
-        }
+    // A module has a 32-bit size, and no real one is larger.
+    let size = |range: VaRange| u32::try_from(range.size()).unwrap_or(u32::MAX);
+    let module = |range: VaRange| MinidumpModule::new(range.start(), size(range), "");
+    let mut modules: Vec<_> = process.images.iter().map(|it| module(it.range)).collect();
+    let generated = |it: &&Region| {
+        it.state == State::Commit
+            && it.kind != RegionType::Image
+            && it.protect.is_executable()
+            && process.images.at(it.range.start()).is_none()
     };
-    for image in process.images.iter() {
-        add(image.range);
-    }
-    for region in process.regions.iter() {
-        let generated = region.state == State::Commit
-            && region.kind != RegionType::Image
-            && region.protect.is_executable()
-            && process.images.at(region.range.start()).is_none();
-        if generated {
-            add(region.range);
-        }
-    }
+    let regions: Vec<&Region> = process.regions.iter().filter(generated).collect();
+    let joined = regions.chunk_by(|a, b| a.range.end() == b.range.start());
+    let joined =
+        joined.filter_map(|it| VaRange::between(it.first()?.range.start(), it.last()?.range.end()));
+    modules.extend(joined.take(MOST_GENERATED).map(module));
     MinidumpModuleList::from_modules(modules)
 }
 

@@ -246,7 +246,7 @@ mod tests {
         check("NtWaitForSingleObject", "NtWaitForSingleObject");
         check("?IsInvalidated@HANDLE_OBJECT@@QAE_NXZ", "HANDLE_OBJECT::IsInvalidated");
         check("?", "?");
-        check("?broken@@", "?broken@@");
+        check("?broken@@Q", "?broken@@Q");
         check(&format!("?{}", "P".repeat(5000)), &format!("?{}", "P".repeat(5000)));
     }
 }
