@@ -88,6 +88,10 @@ pub(super) fn collect(
             Some(wow) => {
                 let teb = native_teb.and_then(|teb| wow_teb(wow, &teb));
                 let context = native_teb.and_then(|teb| wow_context(wow, &teb));
+                if context.is_none() {
+                    let thread = format!("32-bit registers of thread {:#x}", it.id);
+                    notes.add(Note::ContextUnreadable, Place::from(thread.as_str()));
+                }
                 (teb, context, native_teb, native_context)
             }
         };

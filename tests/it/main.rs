@@ -14,4 +14,5 @@ mod map;
 mod one_way;
 mod registered;
 mod samples;
+mod stacks;
 mod verdicts;

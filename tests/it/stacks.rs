@@ -1,11 +1,7 @@
 //! Stacks of real and made dumps, against what is known about them.
 
-// Helpers of tests fail like tests, and say what they skip.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)]
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use oomscope::dump::Dump;
@@ -14,46 +10,7 @@ use oomscope::process::Process;
 use oomscope::stacks::{self, Stack, Trust, deciding_frames};
 use oomscope::symbols::Symbols;
 
-/// The folder of sample dumps, which is no part of the project.
-fn samples() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/dumps");
-    let folder = std::env::var_os("OOMSCOPE_DUMPS").map_or(beside, PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: no sample dumps at {}", folder.display());
-    None
-}
-
-/// A dump, unpacked into the target folder once.
-fn sample(name: &str) -> Option<PathBuf> {
-    let folder = samples()?;
-    let plain = folder.join(format!("{name}.dmp"));
-    if plain.is_file() {
-        return Some(plain);
-    }
-    let packed = folder.join(format!("{name}.dmp.zst"));
-    if !packed.is_file() {
-        eprintln!("skipped: no {}", packed.display());
-        return None;
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../dumps");
-    std::fs::create_dir_all(&target).unwrap();
-    let unpacked = target.join(format!("{}.dmp", name.replace('/', "-")));
-    if !unpacked.is_file() {
-        // Tests run side by side; each writes its own file and puts it into place.
-        let partial =
-            target.join(format!("{}.{:?}", name.replace('/', "-"), std::thread::current().id()));
-        let done =
-            Command::new("zstd").args(["-q", "-d", "-f", "-o"]).arg(&partial).arg(&packed).status();
-        if !done.is_ok_and(|it| it.success()) {
-            eprintln!("skipped: cannot unpack {}", packed.display());
-            return None;
-        }
-        std::fs::rename(partial, &unpacked).unwrap();
-    }
-    Some(unpacked)
-}
+use crate::dumps::{dump as sample, folder as samples};
 
 struct Walked {
     process: Process,
@@ -133,7 +90,7 @@ fn the_stacks_of_the_seed_case_are_exact_with_and_without_symbols() {
                 }
             }
             let with = if stores.is_empty() { "without" } else { "with" };
-            eprintln!("{name} {with} symbols: {equal} of {all} addresses, {names} names");
+            println!("{name} {with} symbols: {equal} of {all} addresses, {names} names");
             assert_eq!(equal, all, "{name} {with} symbols");
             if !stores.is_empty() {
                 assert_eq!(names, all, "{name}");
@@ -294,7 +251,7 @@ fn every_dump_is_walked_and_soon() {
         let Some(walked) = walk(&path, &[]) else { continue };
         let spent = start.elapsed();
         let frames: usize = walked.stacks.iter().map(|it| it.frames.len()).sum();
-        eprintln!("{name}: {} threads, {frames} frames, {spent:.1?}", walked.stacks.len());
+        println!("{name}: {} threads, {frames} frames, {spent:.1?}", walked.stacks.len());
         assert_eq!(walked.stacks.len(), walked.process.threads.len(), "{name}");
         assert_eq!(walked.notes.count(Note::InternalError), 0, "{name}");
         assert!(walked.stacks.iter().all(|it| it.frames.len() <= walked.process.limits.frames));
