@@ -21,6 +21,8 @@ pub mod findings;
 
 mod analysis;
 
+pub mod report;
+
 #[cfg(feature = "synth")]
 pub mod synth;
 
