@@ -23,6 +23,8 @@ mod analysis;
 
 pub mod report;
 
+pub mod cli;
+
 #[cfg(feature = "synth")]
 pub mod synth;
 
