@@ -7,6 +7,7 @@
 mod cli;
 mod dumps;
 mod findings;
+mod golden;
 mod heaps;
 mod hostile;
 mod managed;
