@@ -21,6 +21,10 @@ pub mod findings;
 
 mod analysis;
 
+pub mod report;
+
+pub mod cli;
+
 #[cfg(feature = "synth")]
 pub mod synth;
 

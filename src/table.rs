@@ -53,8 +53,10 @@ pub fn for_terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect())
 }
 
+/// Whether a terminal shows it and does nothing else.
+///
 /// Bidirectional controls reorder a line as it is shown ("Trojan Source", CVE-2021-42574).
-fn is_harmless(c: char) -> bool {
+pub(crate) fn is_harmless(c: char) -> bool {
     let reorders =
         matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let breaks = matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
@@ -100,13 +102,21 @@ pub struct Table {
 
 /// A size as people read it: one decimal and a binary unit.
 pub fn units(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    for (unit, shift) in UNITS {
-        if 1 << shift <= bytes {
-            return format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64);
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut name = "";
+    for unit in UNITS {
+        value /= 1024.0;
+        name = unit;
+        // What would be rounded to 1024.0 is 1.0 of the next unit.
+        if value < 1023.95 {
+            break;
         }
     }
-    format!("{bytes} B")
+    format!("{value:.1} {name}")
 }
 
 /// A size as people read it, and to the byte: `1.1 MiB (0x116000)`.
@@ -141,6 +151,8 @@ mod tests {
     fn sizes_have_one_decimal_and_a_unit() {
         let texts = [0, 1023, 1024, 0x11_6000, 4 << 30, 128 << 40].map(units);
         assert_eq!(texts, ["0 B", "1023 B", "1.0 KiB", "1.1 MiB", "4.0 GiB", "128.0 TiB"]);
+        assert_eq!(units((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(units(u64::MAX), "16.0 EiB");
         assert_eq!(units_exact(0x11_6000), "1.1 MiB (0x116000)");
     }
 

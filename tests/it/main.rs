@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod cli;
 mod dumps;
 mod findings;
+mod golden;
 mod heaps;
 mod hostile;
 mod managed;

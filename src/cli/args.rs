@@ -1,0 +1,305 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use super::values;
+use crate::findings;
+use crate::owners::Usage;
+use crate::report::model::{RegionFilter, ThreadFilter};
+use crate::stacks;
+
+/// Reads Windows process dumps and says which memory limit the process hit, who holds the memory,
+/// and what to do next.
+#[derive(Debug, Parser)]
+#[command(
+    name = "oomscope",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    override_usage = "oomscope [OPTIONS] DUMP...\n       oomscope [OPTIONS] COMMAND DUMP ...",
+    after_help = EXAMPLES
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    report: BareReport,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  oomscope crash.dmp                       the report: verdict, who holds the memory, next steps
+  oomscope crash.dmp --format json         the same for programs
+  oomscope map crash.dmp --usage heap      the regions that are heaps
+  oomscope threads crash.dmp --wait network
+  oomscope explain native-heap-dominates   what a finding means
+
+Sizes: 0x27994, 1MiB, 64KiB, 1500000. K, M, G and KB, MB, GB count in 1024s, as Windows does.
+Addresses are hex, with or without 0x.
+Exit codes: 0 report written, 1 a dump could not be analyzed, 2 command line, 3 --fail-on matched.";
+
+/// What every command understands.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Text for people, JSON for programs
+    #[arg(long, value_enum, default_value = "text", global = true, value_name = "FORMAT")]
+    pub(super) format: Format,
+    /// Write to this file instead of stdout; an existing one is replaced when the report is whole
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Breakpad symbol store (NAME.pdb/ID/NAME.sym). May be given again; the first hit wins. Then
+    /// symbols/ beside the program and symbols/ in the working directory are searched
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) symbols: Vec<PathBuf>,
+    /// Use no network. This version never does, so it changes nothing
+    #[arg(long, global = true)]
+    pub(super) offline: bool,
+    /// When to color text. auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value = "auto", global = true, value_name = "WHEN")]
+    pub(super) color: Color,
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub(super) quiet: bool,
+    /// Show what is read and why something was not, on stderr; -vv shows more
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(super) verbose: u8,
+    /// Exit with 3 when a dump has this finding. May be given again
+    #[arg(long, global = true, value_name = "FINDING", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(findings::ALL.iter().map(|it| it.id())))]
+    pub(super) fail_on: Vec<String>,
+}
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+/// When text is colored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// `oomscope DUMP…`, without a command.
+#[derive(Debug, Args)]
+struct BareReport {
+    /// Dumps to report on: `oomscope DUMP...` is `oomscope report DUMP...`
+    #[arg(value_name = "DUMP")]
+    dumps: Vec<PathBuf>,
+    /// Show the process's command line, which can hold passwords
+    #[arg(long)]
+    show_command_line: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Verdict, evidence, next steps, then the tables
+    #[command(after_help = "Example:\n  oomscope report crash.dmp other.dmp --output report.txt")]
+    Report(ReportArgs),
+    /// Memory by usage, or the regions behind it
+    #[command(after_help = "\
+Examples:
+  oomscope map crash.dmp
+  oomscope map crash.dmp --regions
+  oomscope map crash.dmp --usage private-data --min-size 1MiB")]
+    Map(MapArgs),
+    /// A row a heap
+    #[command(after_help = "Example:\n  oomscope heaps crash.dmp")]
+    Heaps(OneDump),
+    /// Stacks, equal ones folded, with what each thread waits for
+    #[command(after_help = "\
+Examples:
+  oomscope threads crash.dmp
+  oomscope threads crash.dmp --thread 0xb64
+  oomscope threads crash.dmp --wait network")]
+    Threads(ThreadArgs),
+    /// Everything known about an address: region, owner, heap, image and export, stack
+    #[command(after_help = "Example:\n  oomscope address crash.dmp 0x00420000 7ffb`1c3a0000")]
+    Address(AddressArgs),
+    /// What a finding means, why it happens, what to do
+    #[command(after_help = "\
+Examples:
+  oomscope explain
+  oomscope explain address-space-exhausted")]
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// Dumps, reported one after the other; in JSON, several become an array
+    #[arg(value_name = "DUMP", required = true)]
+    dumps: Vec<PathBuf>,
+    /// Show the process's command line, which can hold passwords
+    #[arg(long)]
+    pub(super) show_command_line: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OneDump {
+    /// The dump
+    #[arg(value_name = "DUMP")]
+    dump: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MapArgs {
+    #[command(flatten)]
+    dump: OneDump,
+    /// List the regions
+    #[arg(long)]
+    regions: bool,
+    /// List the regions of this usage
+    #[arg(long, value_name = "USAGE",
+          value_parser = PossibleValuesParser::new(Usage::ALL.iter().map(|it| it.id())))]
+    usage: Option<String>,
+    /// List the regions of at least this size
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    min_size: Option<u64>,
+}
+
+impl MapArgs {
+    /// The regions to list; none when only sums are asked for.
+    pub(super) fn filter(&self) -> Option<RegionFilter> {
+        let listed = self.regions || self.usage.is_some() || self.min_size.is_some();
+        let usage = Usage::ALL.iter().find(|it| Some(it.id()) == self.usage.as_deref());
+        listed.then(|| RegionFilter { usage: usage.copied(), min_size: self.min_size.unwrap_or(0) })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ThreadArgs {
+    #[command(flatten)]
+    dump: OneDump,
+    /// Only this thread, by its id in hex (0xb64) or decimal
+    #[arg(long, value_name = "ID", value_parser = values::thread_id)]
+    thread: Option<u32>,
+    /// Only threads that wait for this kind of thing
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(wait_kinds()))]
+    wait: Option<String>,
+    /// Every thread by itself, also those whose stacks are equal
+    #[arg(long)]
+    all: bool,
+}
+
+/// The kinds of waits that are told apart.
+fn wait_kinds() -> Vec<&'static str> {
+    let mut kinds: Vec<_> = stacks::RULES.iter().map(|it| it.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+impl ThreadArgs {
+    pub(super) fn filter(&self) -> ThreadFilter {
+        ThreadFilter { id: self.thread, wait: self.wait.clone(), unfolded: self.all }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddressArgs {
+    #[command(flatten)]
+    dump: OneDump,
+    /// Addresses, in hex
+    #[arg(value_name = "ADDR", required = true, value_parser = values::address)]
+    pub(super) addresses: Vec<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The finding; without it, all are listed
+    #[arg(value_name = "ID", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(findings::ALL.iter().map(|it| it.id())))]
+    pub(super) id: Option<String>,
+}
+
+impl Cli {
+    /// The command that is meant: without one, dumps are to be reported on.
+    pub(super) fn resolve(self) -> Result<(Global, Command), clap::Error> {
+        let Self { global, report, command } = self;
+        let usage =
+            |message| Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message));
+        let bare = !report.dumps.is_empty();
+        // `oomscope x.dmp heaps` is meant the other way round; a file of that name is `./heaps`.
+        let is_command = |it: &PathBuf| {
+            it.to_str().is_some_and(|it| Cli::command().find_subcommand(it).is_some())
+        };
+        match command {
+            _ if bare && (command.is_some() || report.dumps.iter().any(is_command)) => {
+                usage("the command stands before the dump: `oomscope heaps x.dmp`")
+            }
+            Some(Command::Report(mut args)) => {
+                args.show_command_line |= report.show_command_line;
+                Ok((global, Command::Report(args)))
+            }
+            Some(_) if report.show_command_line => {
+                usage("--show-command-line goes with `report` only")
+            }
+            Some(command) => Ok((global, command)),
+            None if bare => {
+                let BareReport { dumps, show_command_line } = report;
+                Ok((global, Command::Report(ReportArgs { dumps, show_command_line })))
+            }
+            None => usage("no dump is named"),
+        }
+    }
+}
+
+impl Command {
+    /// The dumps that it reads.
+    pub(super) fn dumps(&self) -> &[PathBuf] {
+        match self {
+            Command::Report(it) => &it.dumps,
+            Command::Map(it) => std::slice::from_ref(&it.dump.dump),
+            Command::Heaps(it) => std::slice::from_ref(&it.dump),
+            Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
+            Command::Address(it) => std::slice::from_ref(&it.dump.dump),
+            Command::Explain(_) => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_put_together_without_contradictions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bare_path_is_a_report() {
+        let parse = |args: &[&str]| Cli::try_parse_from(args).unwrap().resolve();
+        for args in [
+            &["oomscope", "a.dmp", "b.dmp"][..],
+            &["oomscope", "--format", "json", "a.dmp", "b.dmp"],
+            &["oomscope", "a.dmp", "--quiet", "b.dmp"],
+            &["oomscope", "report", "a.dmp", "b.dmp"],
+        ] {
+            let (_, command) = parse(args).unwrap();
+            assert!(matches!(command, Command::Report(_)), "{args:?}");
+            assert_eq!(command.dumps().len(), 2, "{args:?}");
+        }
+        assert!(parse(&["oomscope", "a.dmp", "heaps", "b.dmp"]).is_err());
+        assert!(parse(&["oomscope", "--quiet"]).is_err());
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        let cli = Cli::command();
+        for command in cli.get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("oomscope {}", command.get_name())), "{help}");
+        }
+    }
+}

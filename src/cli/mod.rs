@@ -1,0 +1,270 @@
+//! The command line: the only place that prints, exits, or reads the environment.
+
+mod args;
+mod output;
+mod panics;
+mod progress;
+mod values;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Command, Format, Global};
+use self::output::{Output, Stderr};
+use self::progress::Progress;
+use crate::report::{self, Model, ReportOptions, TextOptions, text};
+use crate::{Analysis, Options};
+
+/// The reports were written.
+const WRITTEN: u8 = 0;
+/// At least one dump could not be analyzed, or the report could not be written.
+const FAILED: u8 = 1;
+/// The command line makes no sense.
+const USAGE: u8 = 2;
+/// A finding is there that `--fail-on` names.
+const MATCHED: u8 = 3;
+
+/// Runs the program with these arguments, the first of which is its own name.
+///
+/// Exit code 0: report written. 1: at least one dump could not be analyzed. 2: command line.
+/// 3: `--fail-on` matched. When a dump could not be analyzed and another matched, the code is 1.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    panics::install();
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with code 0. A closed pipe is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { WRITTEN });
+        }
+    };
+    let (global, command) = match cli.resolve() {
+        Ok(parts) => parts,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(USAGE);
+        }
+    };
+    start_logging(&global);
+    let stderr = Stderr::new(&global);
+    // Passes are guarded one by one; what gets here is a bug in the rest of the program.
+    let ran = std::panic::catch_unwind(|| execute(&global, &command, &stderr));
+    ExitCode::from(ran.unwrap_or_else(|_| {
+        stderr.write(&format!(
+            "error: internal error\n  {}\nhint: please report it, with what `-v` prints\n",
+            panics::last()
+        ));
+        FAILED
+    }))
+}
+
+/// `-v` shows what the library logs, on stderr. Nothing that a reader needs is only there.
+fn start_logging(global: &Global) {
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    if global.verbose == 0 {
+        return;
+    }
+    let (ours, others) = match global.verbose {
+        1 => (tracing::Level::DEBUG, tracing::Level::ERROR),
+        _ => (tracing::Level::TRACE, tracing::Level::WARN),
+    };
+    let filter = tracing_subscriber::filter::Targets::new()
+        .with_default(others)
+        .with_target("oomscope", ours);
+    let color = output::choice(global, &io::stderr()) != anstream::ColorChoice::Never;
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(color).without_time();
+    // A second subscriber in one process, as in a test, is no reason to stop.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+}
+
+/// What to do with each dump: a writer of its text, and its model.
+trait Render {
+    fn text(&self, out: &mut dyn Write, it: &Analysis, layout: TextOptions) -> io::Result<()>;
+    fn model(&self, it: &Analysis) -> Model;
+}
+
+impl Render for Command {
+    fn text(&self, out: &mut dyn Write, it: &Analysis, layout: TextOptions) -> io::Result<()> {
+        match self {
+            Command::Report(args) => text::report(out, it, &args.options(), layout),
+            Command::Map(args) => text::map(out, it, args.filter().as_ref(), layout),
+            Command::Heaps(_) => text::heaps(out, it, layout),
+            Command::Threads(args) => text::threads(out, it, &args.filter(), layout),
+            Command::Address(args) => text::addresses(out, it, &args.addresses, layout),
+            Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
+        }
+    }
+
+    fn model(&self, it: &Analysis) -> Model {
+        match self {
+            Command::Report(args) => Model::of(it, &args.options()),
+            Command::Map(args) => Model::map(it, args.filter().as_ref()),
+            Command::Heaps(_) => Model::heaps(it),
+            Command::Threads(args) => Model::threads(it, &args.filter()),
+            Command::Address(args) => Model::addresses(it, &args.addresses),
+            Command::Explain(args) => Model::explanations(args.id.as_deref()),
+        }
+    }
+}
+
+impl args::ReportArgs {
+    fn options(&self) -> ReportOptions {
+        ReportOptions { command_line: self.show_command_line, unfolded: false }
+    }
+}
+
+fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
+    if let Some(store) = global.symbols.iter().find(|it| !it.is_dir()) {
+        let store = shown(store);
+        stderr.write(&format!(
+            "error: no symbol store at `{store}`\n  it is not a folder\n\
+             hint: name the folder that holds NAME.pdb/ID/NAME.sym\n"
+        ));
+        return USAGE;
+    }
+    let dumps = command.dumps();
+    if let Some(output) = &global.output
+        && let Some(dump) = dumps.iter().find(|it| output::is_same_file(it, output))
+    {
+        let dump = shown(dump);
+        stderr.write(&format!(
+            "error: `{dump}` is both the dump and the output\n\
+             hint: name another file for the report\n"
+        ));
+        return USAGE;
+    }
+    let mut output = Output::new(global);
+    let code = match command {
+        Command::Explain(_) => explain(global, command, &mut output),
+        _ => each_dump(global, command, dumps, &mut output, stderr),
+    };
+    let (code, ended) = match code {
+        // When no dump could be analyzed there is no report, and an older one stays as it is.
+        Ok((code, 0)) => (code, Ok(())),
+        Ok((code, _)) => (code, output.finish()),
+        Err(error) => (WRITTEN, Err(error)),
+    };
+    match ended {
+        Ok(()) => code,
+        // `oomscope x.dmp | head` has read what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code,
+        Err(error) => {
+            let target = output.name();
+            stderr.write(&format!("error: cannot write {target}\n  {error}\n"));
+            FAILED
+        }
+    }
+}
+
+fn explain(global: &Global, command: &Command, output: &mut Output) -> io::Result<(u8, usize)> {
+    let Command::Explain(args) = command else { return Ok((WRITTEN, 0)) };
+    let layout = output.layout();
+    let out = output.writer()?;
+    match global.format {
+        Format::Text => text::explain(out, args.id.as_deref(), layout)?,
+        Format::Json => {
+            report::write_json(out, &Model::explanations(args.id.as_deref()))?;
+            writeln!(out)?;
+        }
+    }
+    Ok((WRITTEN, 1))
+}
+
+/// Analyzes the dumps one after the other. Returns the exit code and how many reports there are.
+fn each_dump(
+    global: &Global,
+    command: &Command,
+    dumps: &[PathBuf],
+    output: &mut Output,
+    stderr: &Stderr,
+) -> io::Result<(u8, usize)> {
+    let options = Options { symbol_stores: symbol_stores(global) };
+    let several = 1 < dumps.len();
+    let layout = output.layout();
+    let (mut failed, mut matched, mut written) = (false, false, 0);
+    for path in dumps {
+        let progress = Progress::start(global, &shown(path));
+        let analyzed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            Analysis::of(path, &options, &progress)
+        }));
+        progress.end();
+        let analysis = match analyzed {
+            Ok(Ok(analysis)) => analysis,
+            Ok(Err(error)) => {
+                stderr.write(&text::refusal(&path.to_string_lossy(), &error));
+                failed = true;
+                continue;
+            }
+            Err(_) => {
+                stderr.write(&format!(
+                    "error: cannot analyze `{}`\n  internal error: {}\n\
+                     hint: please report it, with what `-v` prints\n",
+                    shown(path),
+                    panics::last()
+                ));
+                failed = true;
+                continue;
+            }
+        };
+        matched |= global.fail_on.iter().any(|id| has(&analysis, id));
+        let out = output.writer()?;
+        match global.format {
+            Format::Text => {
+                if several {
+                    let space = if written == 0 { "" } else { "\n" };
+                    writeln!(out, "{space}=== {} ===", shown(path))?;
+                }
+                command.text(out, &analysis, layout)?;
+            }
+            Format::Json => {
+                // One dump is one object. Several are an array, also when some of them failed.
+                if several {
+                    out.write_all(if written == 0 { b"[\n" } else { b",\n" })?;
+                }
+                report::write_json(out, &command.model(&analysis))?;
+                if !several {
+                    writeln!(out)?;
+                }
+            }
+        }
+        written += 1;
+        // The next dump may take a while; what is there is shown.
+        out.flush()?;
+    }
+    if several && global.format == Format::Json && written != 0 {
+        output.writer()?.write_all(b"\n]\n")?;
+    }
+    let code = match (failed, matched) {
+        (true, _) => FAILED,
+        (false, true) => MATCHED,
+        (false, false) => WRITTEN,
+    };
+    Ok((code, written))
+}
+
+fn has(analysis: &Analysis, id: &str) -> bool {
+    analysis.findings.iter().any(|it| it.id == id)
+        || analysis.verdict.limit == id
+        || analysis.verdict.cause == Some(id)
+}
+
+/// The stores that were named, then `symbols/` beside the program and in the working directory.
+fn symbol_stores(global: &Global) -> Vec<PathBuf> {
+    let mut stores = global.symbols.clone();
+    let program = std::env::current_exe().ok();
+    let beside = program.as_deref().and_then(Path::parent).map(|it| it.join("symbols"));
+    let default = beside.into_iter().chain([PathBuf::from("symbols")]);
+    stores.extend(default.filter(|it| it.is_dir()));
+    stores
+}
+
+/// A path for a terminal: file names may hold anything.
+fn shown(path: &Path) -> String {
+    crate::table::for_terminal(&path.to_string_lossy()).into_owned()
+}

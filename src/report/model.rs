@@ -1,0 +1,1418 @@
+//! The JSON contract: what programs may rely on.
+//!
+//! Structs are written for the contract, so a change inside the program is no change of the
+//! format. Addresses are hex strings, sizes are bytes, and a field that is absent could not be
+//! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{ReportOptions, units};
+use crate::Analysis;
+use crate::findings;
+use crate::notes::{Note, Place};
+use crate::owners::{self, Usage};
+use crate::space::{RegionType, State, Va, VaRange};
+use crate::stacks::{self, Stack};
+use crate::table;
+
+/// The version of the contract. It grows when a program that relies on it could break.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A report, or the part of it that a command answers with.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct Model {
+    /// Version of this format.
+    pub schema_version: u32,
+    /// The file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dump: Option<Dump>,
+    /// The machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<System>,
+    /// The process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    /// Which limit was hit, and by what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Conclusions, most important first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Vec<Finding>>,
+    /// The address space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// Native heaps, in the order of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heaps: Option<Vec<Heap>>,
+    /// Groups of busy blocks by what they hold. Absent when blocks were not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Vec<Content>>,
+    /// Allocation stacks that Windows recorded. Absent when none were looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation_stacks: Option<Vec<AllocationStack>>,
+    /// The managed side; absent without a runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed: Option<Managed>,
+    /// Threads, in the dump's order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<Vec<Thread>>,
+    /// Details of single owners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<Table>>,
+    /// What is known about addresses that were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<Address>>,
+    /// What findings mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanations: Option<Vec<Explanation>>,
+    /// What could not be seen, and what would show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_visible: Option<Vec<NotVisible>>,
+}
+
+/// The dump file.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Dump {
+    /// File name, without folders.
+    pub file_name: String,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// Whether bytes are missing that the file's own tables promise.
+    pub truncated: bool,
+    /// Streams, in file order.
+    pub streams: Vec<Stream>,
+    /// Memory of the process that is in the dump.
+    pub captured_bytes: u64,
+    /// Memory that the process had committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed_bytes: Option<u64>,
+    /// What this dump can answer.
+    pub fitness: Vec<Fitness>,
+    /// The writer's remarks.
+    pub comments: Vec<String>,
+}
+
+/// An entry of the dump's directory.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Stream {
+    /// `MINIDUMP_STREAM_TYPE`.
+    #[serde(rename = "type")]
+    pub stream_type: u32,
+    /// Microsoft's name, without `Stream`.
+    pub name: String,
+    /// Size as the directory says.
+    pub size_bytes: u64,
+}
+
+/// A question, and whether this dump can answer it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Fitness {
+    /// The question: `map`, `native-heaps`, `managed-heap`, `stacks`, `comparison`.
+    pub answer: String,
+    /// What an answer needs.
+    pub needs: String,
+    /// Whether that is there.
+    pub present: bool,
+    /// Why not, or how much of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The line that would capture it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture: Option<String>,
+}
+
+/// The machine.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct System {
+    /// Windows version: major, minor and build.
+    pub os_version: String,
+    /// The name that Windows is sold under.
+    pub os_name: String,
+    /// Build number.
+    pub build: u32,
+    /// Service pack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_pack: Option<String>,
+    /// Processor architecture: `x86`, `x64`, `arm64`.
+    pub arch: String,
+    /// Number of processors.
+    pub processors: u32,
+    /// Ceiling of the commit charge of all processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_limit_bytes: Option<u64>,
+    /// Commit charge of all processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed_bytes: Option<u64>,
+    /// Highest commit charge since start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_committed_bytes: Option<u64>,
+    /// Physical memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub physical_bytes: Option<u64>,
+    /// Physical memory that was available.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available_bytes: Option<u64>,
+}
+
+/// The process.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Process {
+    /// File name of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Process id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// 32 or 64.
+    pub bitness: u32,
+    /// Whether this is a 64-bit dump of a 32-bit process.
+    pub wow64: bool,
+    /// Whether a 32-bit program may use more than 2 GiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub large_address_aware: Option<bool>,
+    /// How far addresses can go.
+    pub address_space_bytes: u64,
+    /// From the start of the process to the dump.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uptime_seconds: Option<u64>,
+    /// `NtGlobalFlag`: what gflags set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_flags: Option<u32>,
+    /// Managed runtimes.
+    pub runtimes: Vec<Runtime>,
+    /// Command line; only when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<String>,
+    /// Private bytes by the system's own counter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_bytes: Option<u64>,
+    /// Highest private bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_private_bytes: Option<u64>,
+    /// Working set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_set_bytes: Option<u64>,
+    /// Commit limit of the job that the process is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_commit_limit_bytes: Option<u64>,
+    /// Commit charge of that job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_committed_bytes: Option<u64>,
+    /// The exception that the dump was written for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exception: Option<Exception>,
+    /// Handles by type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handles: Option<Vec<Handles>>,
+}
+
+/// A managed runtime.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Runtime {
+    /// `coreclr`, `netfx`, `native-aot`, `mono`.
+    pub kind: String,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// An exception record.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Exception {
+    /// `ExceptionCode`, in hex.
+    pub code: String,
+    /// Microsoft's name for it.
+    pub name: String,
+    /// The thread that raised it.
+    pub thread_id: u32,
+    /// Where.
+    pub address: String,
+}
+
+/// Handles of one type.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Handles {
+    /// "Event", "File", …; empty where the writer could not say.
+    #[serde(rename = "type")]
+    pub handle_type: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// The first lines of a report.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Verdict {
+    /// One sentence.
+    pub headline: String,
+    /// Finding id of the limit that was hit, or `not-out-of-memory`.
+    pub limit: String,
+    /// Finding id of what holds the memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// `certain`, `likely`, `possible`.
+    pub confidence: String,
+    /// The numbers that it rests on.
+    pub evidence: Vec<Evidence>,
+    /// What to do.
+    pub next_steps: Vec<String>,
+}
+
+/// A number that a conclusion rests on.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Evidence {
+    /// What it is.
+    pub label: String,
+    /// The number, with its unit.
+    pub value: String,
+}
+
+/// A conclusion.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Finding {
+    /// Kebab-case id; `oomscope explain` knows it.
+    pub id: String,
+    /// `certain`, `likely`, `possible`.
+    pub confidence: String,
+    /// One sentence.
+    pub headline: String,
+    /// The numbers that it rests on.
+    pub evidence: Vec<Evidence>,
+    /// What to do.
+    pub next_steps: Vec<String>,
+    /// Bytes that it accounts for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// The address space.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Memory {
+    /// One row for each usage. Together they are the whole address space.
+    pub usage: Vec<UsageRow>,
+    /// Committed private memory.
+    pub private_bytes: u64,
+    /// Committed memory of any type.
+    pub committed_bytes: u64,
+    /// Reserved memory that is not committed.
+    pub reserved_bytes: u64,
+    /// `MEM_FREE` below the ceiling, as `VirtualQuery` reports it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// The largest range of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_free_bytes: Option<u64>,
+    /// The largest range that `VirtualAlloc` could hand out, from a 64 KiB boundary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_allocatable_bytes: Option<u64>,
+    /// Whether the map is the writer's own. If not, it was put together from what the dump holds.
+    pub map_is_whole: bool,
+    /// The map, in address order; only when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<Vec<Region>>,
+}
+
+/// The sums of one usage.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct UsageRow {
+    /// `image`, `mapped-file`, `shareable`, `heap`, `managed-heap`, `stack`, `private-data`,
+    /// `process-data`, `unusable`, `free`.
+    pub usage: String,
+    /// Addresses.
+    pub size_bytes: u64,
+    /// Committed.
+    pub committed_bytes: u64,
+    /// Committed and charged to this process alone.
+    pub private_bytes: u64,
+    /// Regions; VMMap calls them blocks.
+    pub regions: u64,
+    /// The largest region.
+    pub largest_bytes: u64,
+}
+
+/// A piece of the map.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Region {
+    /// First address.
+    pub address: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// `commit`, `reserve`, `free`.
+    pub state: String,
+    /// `private`, `mapped`, `image`; absent of free memory.
+    #[serde(rename = "type")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region_type: Option<String>,
+    /// `rw-`, `r-x guard`, …; absent of what is not committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protect: Option<String>,
+    /// First address of the allocation that it is part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation_base: Option<String>,
+    /// What for.
+    pub usage: String,
+    /// What it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+    /// Why we think so.
+    pub evidence: String,
+}
+
+/// A native heap.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Heap {
+    /// The handle.
+    pub address: String,
+    /// `nt`, `segment`, `page-heap`, `unknown`.
+    pub kind: String,
+    /// `Flags` of its header.
+    pub flags: u32,
+    /// Whether it is the process's default heap.
+    pub default: bool,
+    /// Reserved: segments and large blocks.
+    pub reserved_bytes: u64,
+    /// Committed: segments and large blocks.
+    pub committed_bytes: u64,
+    /// Number of segments.
+    pub segments: u64,
+    /// Number of blocks that have a reservation of their own.
+    pub virtual_blocks: u64,
+    /// `lfh`, `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub front_end: Option<String>,
+    /// Blocks in use. Absent when blocks were not walked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub busy_blocks: Option<u64>,
+    /// Bytes in use. Absent when blocks were not walked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub busy_bytes: Option<u64>,
+    /// Free inside committed memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// What did not add up.
+    pub notes: Vec<String>,
+    /// Busy blocks by requested size, largest total first. Empty when blocks were not walked.
+    pub sizes: Vec<HeapSize>,
+    /// Whether it belongs to the 64-bit side of a 32-bit process.
+    pub wow64_native: bool,
+    /// The heap's own counters, as `!heap -s` prints them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counters: Option<HeapCounters>,
+}
+
+/// Counters in a heap's header. They leave out large blocks.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct HeapCounters {
+    /// `Reserv`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_bytes: Option<u64>,
+    /// `Commit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed_bytes: Option<u64>,
+    /// `Virt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_bytes: Option<u64>,
+    /// `List length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_list_length: Option<u64>,
+    /// `UCR`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncommitted_ranges: Option<u64>,
+    /// `Lock cont.`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_contention: Option<u64>,
+}
+
+/// Busy blocks of one requested size.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct HeapSize {
+    /// Requested size.
+    pub size_bytes: u64,
+    /// Number of blocks.
+    pub count: u64,
+    /// All of them.
+    pub total_bytes: u64,
+    /// Share of the heap's busy bytes.
+    pub percent: f64,
+}
+
+/// Busy blocks that hold the same kind of thing.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Content {
+    /// Requested size.
+    pub size_bytes: u64,
+    /// Number of blocks.
+    pub count: u64,
+    /// How many of them are equal byte for byte.
+    pub identical: u64,
+    /// What they hold.
+    pub kind: String,
+    /// One of them.
+    pub sample_address: String,
+}
+
+/// Blocks that were allocated through the same calls.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct AllocationStack {
+    /// Number of blocks.
+    pub count: u64,
+    /// All of them.
+    pub total_bytes: u64,
+    /// Their sizes.
+    pub sizes: Vec<SizeCount>,
+    /// The calls, innermost first.
+    pub frames: Vec<Frame>,
+}
+
+/// Blocks of one size.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SizeCount {
+    /// Requested size.
+    pub size_bytes: u64,
+    /// Number of blocks.
+    pub count: u64,
+}
+
+/// The managed side.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Managed {
+    /// `coreclr`, `netfx`, ….
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its heaps.
+    pub heaps: Vec<ManagedHeap>,
+    /// Sums by generation.
+    pub generations: Vec<Generation>,
+    /// Committed bytes of everything that was claimed for the runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Objects by type. Absent when objects were not walked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub types: Option<Vec<ManagedType>>,
+    /// The garbage collector's own record of running out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom: Option<GcOom>,
+    /// Managed exceptions. Absent when objects were not walked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exceptions: Option<Vec<ManagedException>>,
+    /// Share of the heap whose objects could be walked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage_percent: Option<f64>,
+}
+
+/// A garbage-collected heap, at region level.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ManagedHeap {
+    /// The runtime that it belongs to.
+    pub runtime: String,
+    /// Version of that runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Reserved bytes.
+    pub reserved_bytes: u64,
+    /// Committed bytes.
+    pub committed_bytes: u64,
+    /// `server` or `workstation` garbage collection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gc: Option<String>,
+    /// `regions` or `segments`: what `ranges` are.
+    pub layout: String,
+    /// How it was found.
+    pub evidence: String,
+    /// What did not add up.
+    pub notes: Vec<String>,
+    /// Segments or regions, in address order.
+    pub ranges: Vec<GcRange>,
+}
+
+/// A segment or region of the garbage collector.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct GcRange {
+    /// First address.
+    pub address: String,
+    /// Reserved bytes.
+    pub size_bytes: u64,
+    /// "Gen 0", "Gen 2", "LOH", ….
+    pub generation: String,
+    /// Committed bytes.
+    pub committed_bytes: u64,
+    /// Bytes up to the allocation pointer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocated_bytes: Option<u64>,
+}
+
+/// The sums of one generation.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Generation {
+    /// "Gen 0", "Gen 2", "LOH", ….
+    pub name: String,
+    /// Committed bytes.
+    pub committed_bytes: u64,
+    /// Bytes up to the allocation pointers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_bytes: Option<u64>,
+    /// Committed bytes behind them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+}
+
+/// Objects of one type.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ManagedType {
+    /// Full name.
+    pub name: String,
+    /// Address of its method table.
+    pub method_table: String,
+    /// Number of objects.
+    pub count: u64,
+    /// All of them.
+    pub total_bytes: u64,
+}
+
+/// The garbage collector's own record of running out.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct GcOom {
+    /// In words, after `!analyzeoom`.
+    pub reason: String,
+    /// Bytes that were asked for.
+    pub size_bytes: u64,
+    /// Whether it was for the large object heap.
+    pub large_object: bool,
+}
+
+/// A managed exception.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ManagedException {
+    /// Full name of its type.
+    #[serde(rename = "type")]
+    pub exception_type: String,
+    /// Its message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Its `HRESULT`, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hresult: Option<String>,
+}
+
+/// A thread.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Thread {
+    /// Thread id.
+    pub id: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// CPU time in the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_ms: Option<u64>,
+    /// CPU time in user mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_ms: Option<u64>,
+    /// Size of its stack's reservation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack_reserved_bytes: Option<u64>,
+    /// Whether it raised the exception that the dump was written for.
+    pub raised_exception: bool,
+    /// What it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+    /// Calls, innermost first. Absent when they equal those of the first thread in `folded_with`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames: Option<Vec<Frame>>,
+    /// Why the walk ended before the end of the stack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    /// Threads with an equal stack. One thread of such a group has the frames and names the
+    /// others; the others name it.
+    pub folded_with: Vec<u32>,
+}
+
+/// What a thread waits for.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Wait {
+    /// `network`, `lock`, `idle`, ….
+    pub kind: String,
+    /// In plain words.
+    pub what: String,
+}
+
+/// A call.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Frame {
+    /// Instruction pointer of the innermost frame, return address of the others.
+    pub address: String,
+    /// Module name without extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// Function name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Distance from the function, or from the module when there is no function.
+    pub offset: u64,
+    /// Source line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceLine>,
+    /// `context`, `cfi`, `pdata`, `frame-pointer`, `scan`: how sure the frame is, best first.
+    pub trust: String,
+}
+
+/// A line of source code.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SourceLine {
+    /// Its file.
+    pub file: String,
+    /// Its number.
+    pub line: u32,
+}
+
+/// Details of one owner.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Table {
+    /// Kebab-case name.
+    pub id: String,
+    /// What a reader sees above it.
+    pub title: String,
+    /// Rows, by column name. Addresses are hex strings, sizes are bytes.
+    pub rows: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Everything that is known about one address.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Address {
+    /// The address.
+    pub address: String,
+    /// Whether its bytes are in the dump.
+    pub captured: bool,
+    /// The piece of the map that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
+    /// The allocation that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Allocation>,
+    /// The image that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImagePlace>,
+    /// The native heap that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heap: Option<HeapPlace>,
+    /// The managed heap that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_heap: Option<GcRange>,
+    /// The thread whose stack it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack_of_thread: Option<u32>,
+}
+
+/// One `VirtualAlloc` or `MapViewOfFile`.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Allocation {
+    /// First address.
+    pub address: String,
+    /// Addresses.
+    pub size_bytes: u64,
+    /// Committed.
+    pub committed_bytes: u64,
+    /// Regions.
+    pub regions: u64,
+    /// Protection that it was made with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protect: Option<String>,
+}
+
+/// A place in an image.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ImagePlace {
+    /// Load address.
+    pub address: String,
+    /// File name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Full path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// File version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Distance from the load address.
+    pub offset: u64,
+    /// The nearest exported name before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<String>,
+    /// Distance from that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export_offset: Option<u64>,
+}
+
+/// A place in a native heap.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct HeapPlace {
+    /// The heap.
+    pub address: String,
+    /// Its kind.
+    pub kind: String,
+    /// `segment`, `virtual-block`.
+    pub part: String,
+    /// First address of that part.
+    pub part_address: String,
+}
+
+/// What a finding means.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Explanation {
+    /// The finding's id.
+    pub id: String,
+    /// `limit`, `cause`, `remark`.
+    pub role: String,
+    /// What it means, why it happens, what to do.
+    pub text: String,
+}
+
+/// Something that could not be seen.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct NotVisible {
+    /// Kebab-case kind.
+    pub kind: String,
+    /// How often.
+    pub count: u64,
+    /// Where first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    /// What would make it visible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// The kind in a sentence.
+    pub text: String,
+}
+
+impl Model {
+    /// The whole report.
+    pub fn of(analysis: &Analysis, options: &ReportOptions) -> Self {
+        let it = Writer { analysis, bitness: analysis.process.bitness };
+        Self {
+            schema_version: SCHEMA_VERSION,
+            dump: Some(it.dump()),
+            system: Some(it.system()),
+            process: Some(it.process(options)),
+            verdict: Some(it.verdict()),
+            findings: Some(analysis.findings.iter().map(finding).collect()),
+            memory: it.memory(None),
+            heaps: Some(it.heaps()),
+            managed: it.managed(),
+            threads: Some(it.threads(options.unfolded)),
+            tables: Some(it.tables()),
+            not_visible: Some(it.not_visible()),
+            ..Self::default()
+        }
+    }
+
+    /// The map; with its regions when there is a filter for them.
+    pub fn map(analysis: &Analysis, filter: Option<&RegionFilter>) -> Self {
+        let it = Writer { analysis, bitness: analysis.process.bitness };
+        Self {
+            schema_version: SCHEMA_VERSION,
+            memory: it.memory(filter),
+            tables: filter.is_none().then(|| it.tables()),
+            ..Self::default()
+        }
+    }
+
+    /// The native heaps.
+    pub fn heaps(analysis: &Analysis) -> Self {
+        let it = Writer { analysis, bitness: analysis.process.bitness };
+        Self { schema_version: SCHEMA_VERSION, heaps: Some(it.heaps()), ..Self::default() }
+    }
+
+    /// The threads that pass the filter.
+    pub fn threads(analysis: &Analysis, filter: &ThreadFilter) -> Self {
+        let it = Writer { analysis, bitness: analysis.process.bitness };
+        let mut threads = it.threads(filter.unfolded || filter.id.is_some());
+        threads.retain(|it| {
+            let waits = it.wait.as_ref().map(|it| it.kind.as_str());
+            filter.passes(it.id, waits)
+        });
+        Self { schema_version: SCHEMA_VERSION, threads: Some(threads), ..Self::default() }
+    }
+
+    /// What is known about addresses.
+    pub fn addresses(analysis: &Analysis, addresses: &[Va]) -> Self {
+        let it = Writer { analysis, bitness: analysis.process.bitness };
+        let addresses = addresses.iter().map(|&va| it.address(va)).collect();
+        Self { schema_version: SCHEMA_VERSION, addresses: Some(addresses), ..Self::default() }
+    }
+
+    /// What findings mean: one of them, or all.
+    pub fn explanations(id: Option<&str>) -> Self {
+        let checks = findings::ALL.iter().filter(|it| id.is_none_or(|id| it.id() == id));
+        let explanations = checks.map(|it| Explanation {
+            id: it.id().to_owned(),
+            role: match it.role() {
+                findings::Role::Limit => "limit",
+                findings::Role::Cause(_) => "cause",
+                findings::Role::Remark => "remark",
+            }
+            .to_owned(),
+            text: it.explain().to_owned(),
+        });
+        Self {
+            schema_version: SCHEMA_VERSION,
+            explanations: Some(explanations.collect()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Which regions are listed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RegionFilter {
+    /// Only this usage.
+    pub usage: Option<Usage>,
+    /// Only what is at least this large.
+    pub min_size: u64,
+}
+
+impl RegionFilter {
+    /// Whether a piece of the map is listed.
+    pub fn passes(&self, slice: &owners::Slice) -> bool {
+        self.usage.is_none_or(|it| it == slice.usage) && self.min_size <= slice.region.range.size()
+    }
+}
+
+/// Which threads are listed.
+#[derive(Debug, Clone, Default)]
+pub struct ThreadFilter {
+    /// Only this thread.
+    pub id: Option<u32>,
+    /// Only threads that wait for this kind of thing.
+    pub wait: Option<String>,
+    /// Every thread by itself, also those whose stacks are equal.
+    pub unfolded: bool,
+}
+
+impl ThreadFilter {
+    /// Whether a thread is listed.
+    pub fn passes(&self, id: u32, wait: Option<&str>) -> bool {
+        self.id.is_none_or(|it| it == id)
+            && self.wait.as_deref().is_none_or(|kind| wait == Some(kind))
+    }
+}
+
+fn present(text: &table::DumpText) -> Option<String> {
+    (!text.is_empty()).then(|| text.raw().to_owned())
+}
+
+fn evidence(evidence: &[findings::Evidence]) -> Vec<Evidence> {
+    let pairs = evidence.iter();
+    pairs.map(|it| Evidence { label: it.label.to_owned(), value: it.value.clone() }).collect()
+}
+
+fn finding(it: &findings::Finding) -> Finding {
+    Finding {
+        id: it.id.to_owned(),
+        confidence: it.confidence.id().to_owned(),
+        headline: it.headline.clone(),
+        evidence: evidence(&it.evidence),
+        next_steps: it.next_steps.clone(),
+        bytes: (it.bytes != 0).then_some(it.bytes),
+    }
+}
+
+/// Writes parts of the model in the address format of one process.
+struct Writer<'a> {
+    analysis: &'a Analysis,
+    bitness: u32,
+}
+
+impl Writer<'_> {
+    fn hex(&self, va: Va) -> String {
+        units::address(va, self.bitness)
+    }
+
+    fn dump(&self) -> Dump {
+        let it = self.analysis;
+        let streams = it.streams.iter().map(|it| Stream {
+            stream_type: it.stream_type,
+            name: crate::dump::streams::name(it.stream_type).to_owned(),
+            size_bytes: it.size,
+        });
+        let fitness = it.fitness.iter().map(|it| Fitness {
+            answer: it.answer.to_owned(),
+            needs: it.needs.to_owned(),
+            present: it.present,
+            detail: (!it.detail.is_empty()).then(|| it.detail.clone()),
+            capture: it.capture.map(str::to_owned),
+        });
+        let cut = [Note::DumpTruncated, Note::DirectoryUnreadable];
+        Dump {
+            file_name: it.file_name.raw().to_owned(),
+            size_bytes: it.file_size,
+            truncated: cut.iter().any(|&note| it.notes.count(note) != 0),
+            streams: streams.collect(),
+            captured_bytes: it.process.dump_memory().captured_bytes(),
+            committed_bytes: (!it.process.regions.is_empty()).then_some(it.ledger.committed_bytes),
+            fitness: fitness.collect(),
+            comments: it.process.comments.iter().map(|it| it.raw().to_owned()).collect(),
+        }
+    }
+
+    fn system(&self) -> System {
+        let process = &self.analysis.process;
+        let (it, memory) = (&process.system, process.system_memory);
+        System {
+            os_version: format!("{}.{}.{}", it.major, it.minor, it.build),
+            os_name: windows_name(it),
+            build: it.build,
+            service_pack: present(&it.service_pack),
+            arch: it.arch.id().to_owned(),
+            processors: it.processors.into(),
+            commit_limit_bytes: memory.map(|it| it.commit_limit_bytes),
+            committed_bytes: memory.map(|it| it.committed_bytes),
+            peak_committed_bytes: memory.map(|it| it.peak_committed_bytes),
+            physical_bytes: memory.map(|it| it.physical_bytes),
+            available_bytes: memory.map(|it| it.available_bytes),
+        }
+    }
+
+    fn process(&self, options: &ReportOptions) -> Process {
+        let it = &self.analysis.process;
+        let runtimes = it
+            .runtimes
+            .iter()
+            .map(|it| Runtime { kind: it.kind.id().to_owned(), version: it.version.clone() });
+        let exception = it.exception.as_ref().map(|it| Exception {
+            code: format!("{:#010x}", it.code),
+            name: it.name.clone(),
+            thread_id: it.thread_id,
+            address: self.hex(it.address),
+        });
+        let handles = it.handles.as_ref().map(|it| {
+            let types = it.by_type().into_iter();
+            let types =
+                types.map(|(name, count)| Handles { handle_type: name.raw().into(), count });
+            types.collect()
+        });
+        let counters = it.vm_counters;
+        Process {
+            name: present(&it.name),
+            pid: it.pid,
+            bitness: it.bitness,
+            wow64: it.wow64,
+            large_address_aware: it.ceiling.large_address_aware,
+            address_space_bytes: it.ceiling.bytes,
+            uptime_seconds: it.uptime_seconds,
+            global_flags: it.peb.as_ref().map(|it| it.nt_global_flag),
+            runtimes: runtimes.collect(),
+            command_line: it
+                .peb
+                .as_ref()
+                .filter(|_| options.command_line)
+                .and_then(|it| present(&it.command_line)),
+            private_bytes: counters.map(|it| it.private_bytes),
+            peak_private_bytes: counters.map(|it| it.peak_private_bytes),
+            working_set_bytes: counters.map(|it| it.working_set_bytes),
+            job_commit_limit_bytes: counters.and_then(|it| it.job_commit_limit_bytes),
+            job_committed_bytes: counters.and_then(|it| it.job_commit_bytes),
+            exception,
+            handles,
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let it = &self.analysis.verdict;
+        Verdict {
+            headline: it.headline.clone(),
+            limit: it.limit.to_owned(),
+            cause: it.cause.map(str::to_owned),
+            confidence: it.confidence.id().to_owned(),
+            evidence: evidence(&it.evidence),
+            next_steps: it.next_steps.clone(),
+        }
+    }
+
+    fn memory(&self, filter: Option<&RegionFilter>) -> Option<Memory> {
+        let (process, ledger) = (&self.analysis.process, &self.analysis.ledger);
+        if process.regions.is_empty() {
+            return None;
+        }
+        let usage = ledger.totals().iter().map(|it| UsageRow {
+            usage: it.usage.id().to_owned(),
+            size_bytes: it.size_bytes,
+            committed_bytes: it.committed_bytes,
+            private_bytes: it.private_bytes,
+            regions: it.regions,
+            largest_bytes: it.largest_bytes,
+        });
+        let size = |range: Option<VaRange>| range.map_or(0, VaRange::size);
+        let free = process.regions.lists_free();
+        let regions = filter.map(|filter| {
+            let slices = ledger.slices().iter().filter(|it| filter.passes(it));
+            slices.map(|it| self.region(it)).collect()
+        });
+        Some(Memory {
+            usage: usage.collect(),
+            private_bytes: ledger.private_bytes,
+            committed_bytes: ledger.committed_bytes,
+            reserved_bytes: ledger.reserved_bytes,
+            free_bytes: free.then_some(ledger.free_below_ceiling),
+            largest_free_bytes: free.then(|| size(ledger.largest_free)),
+            largest_allocatable_bytes: free.then(|| size(ledger.largest_allocatable)),
+            map_is_whole: process.map_is_whole,
+            regions,
+        })
+    }
+
+    fn region(&self, it: &owners::Slice) -> Region {
+        let region = &it.region;
+        let used = region.state != State::Free;
+        let protect = (region.state == State::Commit).then(|| region.protect.text());
+        Region {
+            address: self.hex(region.range.start()),
+            size_bytes: region.range.size(),
+            state: state(region.state).to_owned(),
+            region_type: used.then(|| kind(region.kind).to_owned()),
+            protect: protect.filter(|it| !it.is_empty()),
+            allocation_base: used.then(|| self.hex(region.allocation_base)),
+            usage: it.usage.id().to_owned(),
+            what: present(&it.what),
+            evidence: it.evidence.to_owned(),
+        }
+    }
+
+    fn heaps(&self) -> Vec<Heap> {
+        self.analysis.heaps.iter().map(|it| self.heap(it)).collect()
+    }
+
+    fn heap(&self, it: &owners::Heap) -> Heap {
+        let counters = HeapCounters {
+            reserved_bytes: it.counter_reserved,
+            committed_bytes: it.counter_committed,
+            virtual_bytes: it.counter_virtual,
+            free_list_length: it.free_list_length,
+            uncommitted_ranges: it.uncommitted_ranges,
+            lock_contention: it.lock_contention,
+        };
+        let counted = [
+            it.counter_reserved,
+            it.counter_committed,
+            it.counter_virtual,
+            it.free_list_length,
+            it.uncommitted_ranges,
+            it.lock_contention,
+        ];
+        Heap {
+            address: self.hex(it.address),
+            kind: it.kind.id().to_owned(),
+            flags: it.flags,
+            default: it.is_default,
+            reserved_bytes: it.reserved_bytes,
+            committed_bytes: it.committed_bytes,
+            segments: it.segments.len() as u64,
+            virtual_blocks: it.virtual_blocks.len() as u64,
+            front_end: it.lfh.map(|it| if it { "lfh" } else { "none" }.to_owned()),
+            busy_blocks: None,
+            busy_bytes: None,
+            free_bytes: it.free_bytes,
+            notes: it.notes.clone(),
+            sizes: Vec::new(),
+            wow64_native: it.wow64_native,
+            counters: counted.iter().any(Option::is_some).then_some(counters),
+        }
+    }
+
+    fn managed(&self) -> Option<Managed> {
+        let (heaps, runtimes) = (&self.analysis.managed, &self.analysis.process.runtimes);
+        if heaps.is_empty() && runtimes.is_empty() {
+            return None;
+        }
+        let (first_heap, first_runtime) = (heaps.first(), runtimes.first());
+        let runtime = first_heap.map(|it| it.runtime.to_owned());
+        let version = first_heap.and_then(|it| it.version.clone());
+        let total = heaps.iter().map(|it| it.committed_bytes).fold(0, u64::saturating_add);
+        Some(Managed {
+            runtime: runtime.or(first_runtime.map(|it| it.kind.id().to_owned())),
+            version: version.or(first_runtime.and_then(|it| it.version.clone())),
+            heaps: heaps.iter().map(|it| self.managed_heap(it)).collect(),
+            generations: generations(heaps),
+            total_bytes: first_heap.map(|_| total),
+            types: None,
+            oom: heaps.iter().find_map(|it| it.oom).map(|it| GcOom {
+                reason: it.reason.to_owned(),
+                size_bytes: it.size_bytes,
+                large_object: it.large_object,
+            }),
+            exceptions: None,
+            coverage_percent: None,
+        })
+    }
+
+    fn managed_heap(&self, it: &owners::ManagedHeap) -> ManagedHeap {
+        ManagedHeap {
+            runtime: it.runtime.to_owned(),
+            version: it.version.clone(),
+            reserved_bytes: it.reserved_bytes,
+            committed_bytes: it.committed_bytes,
+            gc: it.server.map(|it| if it { "server" } else { "workstation" }.to_owned()),
+            layout: if it.regions { "regions" } else { "segments" }.to_owned(),
+            evidence: it.evidence.to_owned(),
+            notes: it.notes.clone(),
+            ranges: it.ranges.iter().map(|it| self.gc_range(it)).collect(),
+        }
+    }
+
+    fn gc_range(&self, it: &owners::GcRange) -> GcRange {
+        GcRange {
+            address: self.hex(it.range.start()),
+            size_bytes: it.range.size(),
+            generation: it.generation.to_owned(),
+            committed_bytes: it.committed_bytes,
+            allocated_bytes: it.allocated_bytes,
+        }
+    }
+
+    fn threads(&self, unfolded: bool) -> Vec<Thread> {
+        let (process, stacks) = (&self.analysis.process, &self.analysis.stacks);
+        let id_of = |stack: usize| {
+            let thread = stacks.get(stack).and_then(|it| process.threads.get(it.thread));
+            thread.map(|it| it.id)
+        };
+        // For each thread its stack, and whom it is folded with.
+        let mut stack_of: BTreeMap<usize, (&Stack, Vec<u32>, bool)> = BTreeMap::new();
+        for group in stacks::fold(stacks) {
+            let others: Vec<u32> = group.others.iter().filter_map(|&it| id_of(it)).collect();
+            let first: Vec<u32> = id_of(group.representative).into_iter().collect();
+            let members = [group.representative].into_iter().chain(group.others.iter().copied());
+            for (nth, idx) in members.enumerate() {
+                let Some(stack) = stacks.get(idx) else { continue };
+                let with = if nth == 0 { others.clone() } else { first.clone() };
+                stack_of.insert(stack.thread, (stack, with, nth == 0));
+            }
+        }
+        let thread = |(idx, it): (usize, &crate::process::Thread)| {
+            let stack = stack_of.get(&idx);
+            let frames = stack.filter(|it| unfolded || it.2).map(|it| {
+                let frames = it.0.frames.iter();
+                frames.map(|it| self.frame(it)).collect()
+            });
+            let reserved = it.stack().and_then(|it| it.reserved()).map(VaRange::size);
+            Thread {
+                id: it.id,
+                name: present(&it.name),
+                kernel_ms: it.info.map(|it| it.kernel_time / 10_000),
+                user_ms: it.info.map(|it| it.user_time / 10_000),
+                stack_reserved_bytes: reserved,
+                raised_exception: it.raised_exception,
+                wait: stack
+                    .and_then(|it| it.0.wait.as_ref())
+                    .map(|it| Wait { kind: it.kind.to_owned(), what: it.what.to_owned() }),
+                frames,
+                stopped: stack.and_then(|it| it.0.stopped).map(str::to_owned),
+                folded_with: stack.map(|it| it.1.clone()).unwrap_or_default(),
+            }
+        };
+        process.threads.iter().enumerate().map(thread).collect()
+    }
+
+    fn frame(&self, it: &crate::stacks::Frame) -> Frame {
+        let source = it.source.as_ref();
+        Frame {
+            address: self.hex(it.address),
+            module: present(&it.module),
+            function: it.function.as_ref().map(|it| it.raw().to_owned()),
+            offset: it.offset,
+            source: source.map(|(file, line)| SourceLine { file: file.raw().into(), line: *line }),
+            trust: it.trust.id().to_owned(),
+        }
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let tables = self.analysis.tables.iter().filter(|it| !it.rows.is_empty());
+        let tables = tables.map(|it| Table {
+            id: it.id.to_owned(),
+            title: it.title.to_owned(),
+            rows: it.rows.iter().map(|row| self.row(it.columns, row)).collect(),
+        });
+        tables.collect()
+    }
+
+    fn row(
+        &self,
+        columns: &[&str],
+        row: &[table::Cell],
+    ) -> serde_json::Map<String, serde_json::Value> {
+        let cells = columns.iter().zip(row).filter_map(|(&name, cell)| {
+            let value: serde_json::Value = match cell {
+                table::Cell::Text(it) => it.raw().into(),
+                table::Cell::Address(it) => self.hex(*it).into(),
+                table::Cell::Bytes(it) | table::Cell::Count(it) => (*it).into(),
+                table::Cell::Percent(it) => (*it).into(),
+                table::Cell::Unknown => return None,
+            };
+            Some((name.to_owned(), value))
+        });
+        cells.collect()
+    }
+
+    fn address(&self, va: Va) -> Address {
+        let (it, process) = (self.analysis, &self.analysis.process);
+        let allocation = process.regions.allocation_at(va).map(|it| Allocation {
+            address: self.hex(it.range.start()),
+            size_bytes: it.range.size(),
+            committed_bytes: it.committed(),
+            regions: it.regions.len() as u64,
+            protect: it
+                .regions
+                .first()
+                .map(|it| it.allocation_protect.text())
+                .filter(|it| !it.is_empty()),
+        });
+        let part = |heap: &owners::Heap| {
+            let in_segment = heap.segments.iter().find(|it| it.contains(va));
+            let in_block = heap.virtual_blocks.iter().find(|it| it.contains(va));
+            let part = in_segment.map(|it| ("segment", it));
+            part.or(in_block.map(|it| ("virtual-block", it))).map(|(part, range)| HeapPlace {
+                address: self.hex(heap.address),
+                kind: heap.kind.id().to_owned(),
+                part: part.to_owned(),
+                part_address: self.hex(range.start()),
+            })
+        };
+        let gc = it.managed.iter().flat_map(|it| &it.ranges).find(|it| it.range.contains(va));
+        let stack = process.threads.iter().find(|it| {
+            let sides = [it.teb, it.native_teb].into_iter().flatten();
+            sides.filter_map(|it| it.stack.reserved()).any(|it| it.contains(va))
+        });
+        Address {
+            address: self.hex(va),
+            captured: process.dump_memory().u8(va).is_some(),
+            region: it.ledger.at(va).map(|it| self.region(it)),
+            allocation,
+            image: process.images.at(va).map(|it| self.image(it, va)),
+            heap: it.heaps.iter().find_map(part),
+            managed_heap: gc.map(|it| self.gc_range(it)),
+            stack_of_thread: stack.map(|it| it.id),
+        }
+    }
+
+    fn image(&self, image: &crate::process::Image, va: Va) -> ImagePlace {
+        let process = &self.analysis.process;
+        let offset = va.saturating_sub(image.range.start());
+        let exports = image.pe.map(|it| it.exports(process.dump_memory(), &process.limits));
+        let exports = exports.unwrap_or_default();
+        let before = exports.partition_point(|(rva, _)| u64::from(*rva) <= offset);
+        let export = before.checked_sub(1).and_then(|it| exports.get(it));
+        ImagePlace {
+            address: self.hex(image.range.start()),
+            name: present(&image.name),
+            path: present(&image.path),
+            version: image.version.map(|[a, b, c, d]| format!("{a}.{b}.{c}.{d}")),
+            offset,
+            export: export.and_then(|(_, name)| present(name)),
+            export_offset: export.map(|(rva, _)| offset.saturating_sub((*rva).into())),
+        }
+    }
+
+    fn not_visible(&self) -> Vec<NotVisible> {
+        let notes = self.analysis.notes.iter().map(|(note, counted)| NotVisible {
+            kind: note.id().to_owned(),
+            count: counted.count,
+            first: place(&counted.first, self.bitness),
+            remedy: note.remedy().map(str::to_owned),
+            text: note.text().to_owned(),
+        });
+        notes.collect()
+    }
+}
+
+/// Where a note was first met; nothing when that is nowhere in particular.
+pub(super) fn place(place: &Place, bitness: u32) -> Option<String> {
+    match place {
+        Place::Offset(offset) => Some(format!("offset {offset:#x}")),
+        Place::Va(va) => Some(units::address(*va, bitness)),
+        Place::Named(name) => present(name),
+        Place::Nowhere => None,
+    }
+}
+
+/// The word for a state, in JSON and on screen.
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Commit => "commit",
+        State::Reserve => "reserve",
+        State::Free => "free",
+    }
+}
+
+/// The word for a type of region, in JSON and on screen.
+pub(super) fn kind(kind: RegionType) -> &'static str {
+    match kind {
+        RegionType::Private => "private",
+        RegionType::Mapped => "mapped",
+        RegionType::Image => "image",
+    }
+}
+
+/// Sums by generation, in the order in which generations are first met.
+fn generations(heaps: &[owners::ManagedHeap]) -> Vec<Generation> {
+    let mut sums: Vec<Generation> = Vec::new();
+    for it in heaps.iter().flat_map(|it| &it.ranges) {
+        let objects = it.allocated_bytes;
+        let free = objects.map(|objects| it.committed_bytes.saturating_sub(objects));
+        // A sum is known only where every part of it is.
+        let add = |sum: Option<u64>, part: Option<u64>| Some(sum?.saturating_add(part?));
+        match sums.iter_mut().find(|sum| sum.name == it.generation) {
+            Some(sum) => {
+                sum.committed_bytes = sum.committed_bytes.saturating_add(it.committed_bytes);
+                sum.object_bytes = add(sum.object_bytes, objects);
+                sum.free_bytes = add(sum.free_bytes, free);
+            }
+            None => sums.push(Generation {
+                name: it.generation.to_owned(),
+                committed_bytes: it.committed_bytes,
+                object_bytes: objects,
+                free_bytes: free,
+            }),
+        }
+    }
+    sums
+}
+
+/// The name that Windows is sold under, with its service pack.
+pub(super) fn windows_name(system: &crate::dump::streams::SystemInfo) -> String {
+    // VER_NT_WORKSTATION is 1; domain controllers and servers are above it.
+    let server = 1 < system.raw.raw.product_type;
+    let name = match (system.major, system.minor, server) {
+        (5, 0, _) => "2000",
+        (5, 1, _) => "XP",
+        (5, 2, false) => "XP x64",
+        (5, 2, true) => "Server 2003",
+        (6, 0, false) => "Vista",
+        (6, 0, true) => "Server 2008",
+        (6, 1, false) => "7",
+        (6, 1, true) => "Server 2008 R2",
+        (6, 2, false) => "8",
+        (6, 2, true) => "Server 2012",
+        (6, 3, false) => "8.1",
+        (6, 3, true) => "Server 2012 R2",
+        (10, _, false) => {
+            if system.build < 22_000 {
+                "10"
+            } else {
+                "11"
+            }
+        }
+        (10, _, true) => match system.build {
+            ..17_763 => "Server 2016",
+            17_763..20_348 => "Server 2019",
+            20_348..26_100 => "Server 2022",
+            _ => "Server 2025",
+        },
+        _ => "",
+    };
+    let pack = system.service_pack.for_terminal().replace("Service Pack ", "SP");
+    let words = ["Windows", name, pack.as_str()];
+    words.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ")
+}

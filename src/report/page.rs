@@ -1,0 +1,281 @@
+//! A page of text: lines that are never wider than asked, tables, and color that repeats words.
+//!
+//! Everything that reaches the reader's terminal goes through here, so this is where text loses
+//! its control characters, wherever it came from.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{CellAlignment, ContentArrangement};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::TextOptions;
+use crate::table::for_terminal;
+
+/// Headings.
+pub(super) const BOLD: Style = Style::new().bold();
+/// A limit that was hit.
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// A limit that was hit perhaps.
+pub(super) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+/// No limit was hit.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
+
+/// Columns of the words at the left of the first screen.
+const LABEL: usize = 10;
+
+/// Where text is written.
+pub(super) struct Page<'w> {
+    out: &'w mut dyn Write,
+    width: usize,
+    color: bool,
+}
+
+impl<'w> Page<'w> {
+    pub(super) fn new(out: &'w mut dyn Write, options: TextOptions) -> Self {
+        // Narrower than this, an address and a word do not fit on a line.
+        Self { out, width: options.width.max(40), color: options.color }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// An empty line.
+    pub(super) fn blank(&mut self) -> io::Result<()> {
+        writeln!(self.out)
+    }
+
+    /// A heading, with space above it.
+    pub(super) fn heading(&mut self, text: &str) -> io::Result<()> {
+        self.blank()?;
+        self.styled(BOLD, text)
+    }
+
+    /// A line in one style.
+    pub(super) fn styled(&mut self, style: Style, text: &str) -> io::Result<()> {
+        for line in wrap(text, self.width) {
+            let line = self.paint(style, &line);
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// Text from column `indent` on; what does not fit continues `hang` columns further in.
+    pub(super) fn text(&mut self, indent: usize, hang: usize, text: &str) -> io::Result<()> {
+        let mut lines = wrap_hanging(text, self.width.saturating_sub(indent), hang).into_iter();
+        if let Some(first) = lines.next() {
+            writeln!(self.out, "{:indent$}{first}", "")?;
+        }
+        let inner = indent.saturating_add(hang);
+        for line in lines {
+            writeln!(self.out, "{:inner$}{line}", "")?;
+        }
+        Ok(())
+    }
+
+    /// A line whose words stand in columns, so that spaces count as long as it fits.
+    pub(super) fn columns(&mut self, indent: usize, text: &str) -> io::Result<()> {
+        let line = for_terminal(text);
+        if self.width < indent.saturating_add(width_of(&line)) {
+            return self.text(indent, 4, &line);
+        }
+        writeln!(self.out, "{:indent$}{}", "", line.trim_end())
+    }
+
+    /// Text with a word at its left.
+    pub(super) fn labelled(&mut self, label: &str, text: &str) -> io::Result<()> {
+        self.labelled_in(Style::new(), label, 0, text)
+    }
+
+    /// The same in a style; lines after the first stand `hang` columns further in.
+    pub(super) fn labelled_in(
+        &mut self,
+        style: Style,
+        label: &str,
+        hang: usize,
+        text: &str,
+    ) -> io::Result<()> {
+        let lines = wrap_hanging(text, self.width.saturating_sub(LABEL), hang);
+        for (idx, line) in lines.iter().enumerate() {
+            let (label, hang) = if idx == 0 { (label, 0) } else { ("", hang) };
+            let label = self.paint(BOLD, &format!("{label:<LABEL$}"));
+            let line = self.paint(style, line);
+            writeln!(self.out, "{label}{:hang$}{line}", "")?;
+        }
+        Ok(())
+    }
+
+    /// A table from column `indent` on.
+    pub(super) fn table(&mut self, indent: usize, grid: &Grid) -> io::Result<()> {
+        let text = grid.render(self.width.saturating_sub(indent));
+        for (idx, line) in text.lines().enumerate() {
+            let style = if idx == 0 && grid.has_head() { BOLD } else { Style::new() };
+            let line = self.paint(style, line);
+            writeln!(self.out, "{:indent$}{line}", "")?;
+        }
+        Ok(())
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        if self.color && style != Style::new() && !text.trim().is_empty() {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// How a column is aligned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// Rows and columns. A column that has nothing in any row is left out.
+pub(super) struct Grid {
+    head: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Grid {
+    pub(super) fn new(head: &[(&'static str, Align)]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new() }
+    }
+
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|it| for_terminal(&it).into_owned()).collect());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn has_head(&self) -> bool {
+        self.head.iter().any(|(name, _)| !name.is_empty())
+    }
+
+    fn render(&self, width: usize) -> String {
+        let used: Vec<bool> = (0..self.head.len())
+            .map(|idx| self.rows.iter().any(|it| it.get(idx).is_some_and(|it| !it.is_empty())))
+            .collect();
+        let keep = |idx: usize| used.get(idx).copied().unwrap_or(false);
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+        if self.has_head() {
+            let names = self.head.iter().enumerate().filter(|(idx, _)| keep(*idx));
+            table.set_header(names.map(|(_, (name, _))| *name));
+        }
+        for row in &self.rows {
+            let cells = row.iter().enumerate().filter(|(idx, _)| keep(*idx));
+            table.add_row(cells.map(|(_, cell)| cell));
+        }
+        let kept = self.head.iter().enumerate().filter(|(idx, _)| keep(*idx));
+        let count = used.iter().filter(|it| **it).count();
+        for (nth, (_, (_, align))) in kept.enumerate() {
+            let Some(column) = table.column_mut(nth) else { continue };
+            column.set_padding((0, if nth + 1 == count { 0 } else { 2 }));
+            if *align == Align::Right {
+                column.set_cell_alignment(CellAlignment::Right);
+                column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
+            }
+        }
+        let lines: Vec<String> = table.lines().map(|it| it.trim_end().to_owned()).collect();
+        lines.join("\n")
+    }
+}
+
+/// Columns that text takes on a terminal.
+pub(super) fn width_of(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// Breaks text between words, and words that are wider than a line wherever the line ends.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    wrap_hanging(text, width, 0)
+}
+
+/// The same; lines after the first are `hang` columns narrower.
+fn wrap_hanging(text: &str, width: usize, hang: usize) -> Vec<String> {
+    let text = for_terminal(text);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut room = width.max(8);
+    let rest_width = width.saturating_sub(hang).max(8);
+    for word in text.split(' ').filter(|it| !it.is_empty()) {
+        let (mut taken, needed) = (width_of(&line), width_of(word));
+        if !line.is_empty() && room < taken.saturating_add(1).saturating_add(needed) {
+            lines.push(std::mem::take(&mut line));
+            (room, taken) = (rest_width, 0);
+        }
+        if !line.is_empty() {
+            line.push(' ');
+            taken = taken.saturating_add(1);
+        }
+        for c in word.chars() {
+            let columns = c.width().unwrap_or(0);
+            if room < taken.saturating_add(columns) {
+                lines.push(std::mem::take(&mut line));
+                (room, taken) = (rest_width, 0);
+            }
+            line.push(c);
+            taken = taken.saturating_add(columns);
+        }
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_breaks_between_words_and_long_words_anywhere() {
+        assert_eq!(wrap("the largest free range", 12), ["the largest", "free range"]);
+        assert_eq!(wrap("abcdefghijklmnop", 8), ["abcdefgh", "ijklmnop"]);
+        assert_eq!(wrap("日本語日本語", 8), ["日本語日", "本語"]);
+        assert_eq!(wrap("", 8), Vec::<String>::new());
+    }
+
+    #[test]
+    fn lines_after_the_first_may_be_narrower() {
+        assert_eq!(wrap_hanging("aaaa bbbb cccc dddd", 14, 5), ["aaaa bbbb cccc", "dddd"]);
+        assert_eq!(wrap_hanging("aaaa bbbbbbb cccc", 12, 4), ["aaaa bbbbbbb", "cccc"]);
+    }
+
+    #[test]
+    fn no_line_of_a_table_is_wider_than_asked_and_empty_columns_are_gone() {
+        let mut grid = Grid::new(&[
+            ("Heap", Align::Left),
+            ("Bytes", Align::Right),
+            ("Nothing", Align::Right),
+            ("Notes", Align::Left),
+        ]);
+        for _ in 0..3 {
+            let notes = "word ".repeat(40) + &"x".repeat(200);
+            grid.row(["0x00420000".into(), "1.0 MiB".into(), String::new(), notes]);
+        }
+        let text = grid.render(60);
+        assert!(text.lines().all(|it| width_of(it) <= 60), "{text}");
+        assert!(!text.contains("Nothing"), "{text}");
+    }
+
+    #[test]
+    fn a_hostile_name_reaches_the_page_without_its_control_characters() {
+        let mut out = Vec::new();
+        let options = TextOptions { width: 80, color: false };
+        let mut page = Page::new(&mut out, options);
+        page.labelled("Process", "a\u{1b}[2J\u{202e}b").unwrap();
+        let mut grid = Grid::new(&[("x", Align::Left)]);
+        grid.row(["\u{9b}2J\r\n".to_owned()]);
+        page.table(0, &grid).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+}

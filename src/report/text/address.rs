@@ -1,0 +1,90 @@
+//! `oomscope address`: everything that is known about an address.
+
+use std::io::{self, Write};
+
+use super::super::model::{Address, Model};
+use super::super::page::Page;
+use super::super::{TextOptions, units};
+use super::list;
+use crate::Analysis;
+use crate::owners::Usage;
+use crate::space::Va;
+
+/// Writes what is known about each address.
+///
+/// # Errors
+///
+/// When `out` takes no more.
+pub fn addresses(
+    out: &mut dyn Write,
+    analysis: &Analysis,
+    addresses: &[Va],
+    layout: TextOptions,
+) -> io::Result<()> {
+    let mut page = Page::new(out, layout);
+    page.labelled("Dump", &analysis.file_name.for_terminal())?;
+    let model = Model::addresses(analysis, addresses);
+    for it in model.addresses.iter().flatten() {
+        address(&mut page, it)?;
+    }
+    Ok(())
+}
+
+fn address(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
+    page.heading(&it.address)?;
+    let Some(region) = &it.region else {
+        page.labelled("Region", "not in the memory map")?;
+        return place(page, it);
+    };
+    let words = [
+        region.address.clone(),
+        units::bytes(region.size_bytes),
+        region.state.clone(),
+        region.region_type.clone().unwrap_or_default(),
+        region.protect.clone().unwrap_or_default(),
+    ];
+    page.labelled("Region", &list(words))?;
+    if let Some(allocation) = &it.allocation {
+        let protect = allocation.protect.as_ref().map(|it| format!("made {it}"));
+        let words = [
+            allocation.address.clone(),
+            units::bytes(allocation.size_bytes),
+            units::counted(allocation.regions, "region", "regions"),
+            format!("{} committed", units::bytes(allocation.committed_bytes)),
+            protect.unwrap_or_default(),
+        ];
+        page.labelled("Alloc", &list(words))?;
+    }
+    let usage = Usage::ALL.iter().find(|it| it.id() == region.usage).map_or("", |it| it.label());
+    let what = region.what.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+    page.labelled("Usage", &format!("{usage}{what}"))?;
+    page.labelled("Evidence", &region.evidence)?;
+    place(page, it)?;
+    let captured = if it.captured { "in the dump" } else { "not in the dump" };
+    page.labelled("Bytes", captured)
+}
+
+fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
+    if let Some(image) = &it.image {
+        let name = image.name.clone().unwrap_or_else(|| "an image that no list names".to_owned());
+        let version = image.version.as_ref().map(|it| format!(" {it}")).unwrap_or_default();
+        let path = image.path.clone().unwrap_or_default();
+        page.labelled("Image", &list([format!("{name}{version}+{:#x}", image.offset), path]))?;
+        if let (Some(export), Some(offset)) = (&image.export, image.export_offset) {
+            page.labelled("Export", &format!("{export}+{offset:#x}"))?;
+        }
+    }
+    if let Some(heap) = &it.heap {
+        let part = if heap.part == "segment" { "segment" } else { "large block" };
+        let text = format!("{} ({}), {part} {}", heap.address, heap.kind, heap.part_address);
+        page.labelled("Heap", &text)?;
+    }
+    if let Some(gc) = &it.managed_heap {
+        let size = units::bytes(gc.size_bytes);
+        page.labelled("GC heap", &format!("{}, {} of {size}", gc.generation, gc.address))?;
+    }
+    if let Some(thread) = it.stack_of_thread {
+        page.labelled("Stack", &format!("of thread {thread:#x}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Reports for people. The answer first, then the tables that support it, then what was not seen.
+
+mod address;
+mod explain;
+mod heaps;
+mod map;
+mod report;
+mod threads;
+
+pub use address::addresses;
+pub use explain::explain;
+pub use heaps::heaps;
+pub use map::map;
+pub use report::report;
+pub use threads::threads;
+
+use crate::dump;
+use crate::table::for_terminal;
+
+/// What is said about a dump that cannot be analyzed: what, why, and something to do.
+pub fn refusal(name: &str, error: &dump::Error) -> String {
+    let name = for_terminal(name);
+    let mut text = format!("error: cannot analyze `{name}`\n  {error}\n");
+    let hint = match error {
+        dump::Error::Open(error) => match error.kind() {
+            std::io::ErrorKind::NotFound if !name.contains(['/', '\\', '.']) => {
+                Some("there is no file and no command of that name; see `oomscope --help`")
+            }
+            std::io::ErrorKind::NotFound => Some("check the path; a name with spaces needs quotes"),
+            std::io::ErrorKind::PermissionDenied => Some("ask for the right to read the file"),
+            _ => None,
+        },
+        other => other.hint(),
+    };
+    if let Some(hint) = hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    text
+}
+
+/// Words joined by commas; words of nothing are left out.
+fn list(words: impl IntoIterator<Item = String>) -> String {
+    words.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(", ")
+}

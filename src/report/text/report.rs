@@ -1,0 +1,429 @@
+//! `oomscope report`: the whole report. The first screen has the verdict and who holds the memory.
+
+use std::io::{self, Write};
+
+use anstyle::Style;
+
+use super::super::model::{place, windows_name};
+use super::super::page::{Align, BAD, BOLD, DOUBTFUL, GOOD, Grid, Page};
+use super::super::{ReportOptions, TextOptions, units};
+use super::threads::{cpu_ms, group, thread_name};
+use super::{heaps, list, map};
+use crate::Analysis;
+use crate::findings::{Confidence, Evidence};
+use crate::owners::Usage;
+use crate::stacks::{Folded, Frame, deciding_frames, fold};
+use crate::table::for_terminal;
+
+/// Heaps in the report's table; `oomscope heaps` has all.
+const HEAPS: usize = 10;
+/// Groups of threads in the report; `oomscope threads` has all.
+const THREADS: usize = 6;
+/// Frames of each.
+const FRAMES: usize = 12;
+/// Rank of threads that have nothing to do.
+const IDLE: usize = 3;
+/// Waits on the first screen.
+const WAITS: usize = 3;
+
+/// Writes the report.
+///
+/// # Errors
+///
+/// When `out` takes no more.
+pub fn report(
+    out: &mut dyn Write,
+    analysis: &Analysis,
+    options: &ReportOptions,
+    layout: TextOptions,
+) -> io::Result<()> {
+    let mut page = Page::new(out, layout);
+    head(&mut page, analysis, options)?;
+    page.blank()?;
+    verdict(&mut page, analysis)?;
+    holders(&mut page, analysis)?;
+    waits(&mut page, analysis)?;
+    map::usage(&mut page, analysis)?;
+    heaps::table(&mut page, analysis, HEAPS)?;
+    managed(&mut page, analysis)?;
+    threads_that_matter(&mut page, analysis)?;
+    exception(&mut page, analysis)?;
+    findings(&mut page, analysis)?;
+    fitness(&mut page, analysis)?;
+    not_visible(&mut page, analysis)
+}
+
+fn head(page: &mut Page<'_>, it: &Analysis, options: &ReportOptions) -> io::Result<()> {
+    let process = &it.process;
+    let captured = units::bytes(process.dump_memory().captured_bytes());
+    let committed = units::bytes(it.ledger.committed_bytes);
+    let holds = if process.map_is_whole {
+        format!("holds {captured} of {committed} committed")
+    } else {
+        format!("holds {captured} of the memory")
+    };
+    let name = it.file_name.for_terminal().into_owned();
+    page.labelled("Dump", &list([name, units::bytes(it.file_size), holds]))?;
+    let name =
+        if process.name.is_empty() { "(name unknown)".into() } else { process.name.for_terminal() };
+    let aware = match process.ceiling.large_address_aware {
+        Some(true) if process.bitness == 32 => "large address aware",
+        Some(false) if process.bitness == 32 => "not large address aware",
+        _ => "",
+    };
+    let wow64 = if process.wow64 { " (WOW64)" } else { "" };
+    let uptime = process.uptime_seconds.map(|it| format!("up {}", units::duration(it)));
+    let words = [
+        name.into_owned(),
+        process.pid.map(|it| format!("pid {it}")).unwrap_or_default(),
+        format!("{}-bit{wow64}", process.bitness),
+        aware.to_owned(),
+        format!("{} of addresses", units::bytes(process.ceiling.bytes)),
+        uptime.unwrap_or_default(),
+    ];
+    page.labelled("Process", &list(words))?;
+    if options.command_line
+        && let Some(peb) = process.peb.as_ref().filter(|it| !it.command_line.is_empty())
+    {
+        page.labelled("", &peb.command_line.for_terminal())?;
+    }
+    let system = &process.system;
+    let version = format!("{}.{}.{}", system.major, system.minor, system.build);
+    let commit = process.system_memory.map(|it| {
+        let (used, limit) = (it.committed_bytes, it.commit_limit_bytes);
+        format!("commit {} of {}", units::bytes(used), units::bytes(limit))
+    });
+    let words = [
+        format!("{} ({version})", windows_name(system)),
+        system.arch.id().to_owned(),
+        units::counted(system.processors.into(), "processor", "processors"),
+        commit.unwrap_or_default(),
+    ];
+    page.labelled("System", &list(words))?;
+    let runtimes = process.runtimes.iter().map(|it| {
+        let version = it.version.as_deref().unwrap_or("of unknown version");
+        format!("{} {version}", it.kind.id())
+    });
+    page.labelled("Runtime", &list(runtimes))
+}
+
+fn verdict(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let it = &analysis.verdict;
+    let style = match (it.limit, it.confidence) {
+        ("not-out-of-memory", _) => GOOD,
+        (_, Confidence::Possible) => DOUBTFUL,
+        _ => BAD,
+    };
+    page.labelled_in(style, "Verdict", 0, &format!("{} ({})", it.limit, it.confidence.id()))?;
+    let finding = |id: &str| analysis.findings.iter().find(|it| it.id == id);
+    // The verdict's own sentence says both; here each stands with its id.
+    let cause = it.cause.and_then(finding);
+    let limit = finding(it.limit).filter(|_| cause.is_some());
+    page.labelled("", limit.map_or(&it.headline, |it| &it.headline))?;
+    if let Some(cause) = cause {
+        let text = format!("{} ({})", cause.id, cause.confidence.id());
+        page.labelled_in(BOLD, "Cause", 0, &text)?;
+        page.labelled("", &cause.headline)?;
+    }
+    evidence(page, &it.evidence)?;
+    for (idx, step) in it.next_steps.iter().enumerate() {
+        let label = if idx == 0 { "Next" } else { "" };
+        page.labelled_in(Style::new(), label, 3, &format!("{}. {step}", idx + 1))?;
+    }
+    Ok(())
+}
+
+fn evidence(page: &mut Page<'_>, evidence: &[Evidence]) -> io::Result<()> {
+    for (idx, it) in evidence.iter().enumerate() {
+        let label = if idx == 0 { "Evidence" } else { "" };
+        page.labelled_in(Style::new(), label, 2, &format!("{}: {}", it.label, it.value))?;
+    }
+    Ok(())
+}
+
+/// Who holds what is charged to this process: the native side, the managed side, and the rest.
+fn holders(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let ledger = &analysis.ledger;
+    let private = |usage: Usage| ledger.total(usage).private_bytes;
+    let whole: u64 = Usage::ALL.iter().map(|&it| private(it)).fold(0, u64::saturating_add);
+    if whole == 0 {
+        return Ok(());
+    }
+    let largest = analysis.heaps.iter().max_by_key(|it| it.committed_bytes);
+    let heaps = largest.map(|it| {
+        let count = units::counted(analysis.heaps.len() as u64, "heap", "heaps");
+        let address = units::address(it.address, analysis.process.bitness);
+        format!("{count}, largest {address} ({})", units::bytes(it.committed_bytes))
+    });
+    let gc = analysis.managed.iter().flat_map(|it| &it.ranges);
+    let gc = gc.map(|it| it.committed_bytes).fold(0, u64::saturating_add);
+    let managed = match (analysis.managed.is_empty(), analysis.process.runtimes.is_empty()) {
+        (false, _) => format!("GC heaps {}", units::bytes(gc)),
+        (true, false) => "a runtime is loaded; its heap was not found".to_owned(),
+        (true, true) => "no managed runtime".to_owned(),
+    };
+    let threads = units::counted(analysis.process.threads.len() as u64, "thread", "threads");
+    let images = units::counted(analysis.process.images.iter().count() as u64, "image", "images");
+    let named = [
+        (Usage::Heap, "Native heaps", heaps.unwrap_or_default()),
+        (Usage::PrivateData, "Other private data", "VirtualAlloc by others".to_owned()),
+        (Usage::ManagedHeap, "Managed heaps", managed),
+        (Usage::Image, "Images, written pages", images),
+        (Usage::Stack, "Stacks", threads),
+    ];
+    let mut grid = Grid::new(&[
+        ("Who holds it", Align::Left),
+        ("Private", Align::Right),
+        ("Share", Align::Right),
+        ("", Align::Left),
+    ]);
+    let mut shown = 0_u64;
+    for (usage, label, what) in named {
+        let bytes = private(usage);
+        shown = shown.saturating_add(bytes);
+        grid.row([label.to_owned(), units::bytes(bytes), units::percent(bytes, whole), what]);
+    }
+    let rest = whole.saturating_sub(shown);
+    let share = units::percent(rest, whole);
+    grid.row(["Process data, rest".to_owned(), units::bytes(rest), share, String::new()]);
+    page.blank()?;
+    page.table(0, &grid)
+}
+
+/// Threads that wait on the network, with the calls that say so.
+fn waits(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let groups: Vec<_> = fold(&analysis.stacks)
+        .into_iter()
+        .filter_map(|it| Some((analysis.stacks.get(it.representative)?, it.others.len())))
+        .filter(|(stack, _)| stack.wait.as_ref().is_some_and(|it| it.kind == "network"))
+        .collect();
+    if groups.is_empty() {
+        return Ok(());
+    }
+    page.heading("Waiting on the network")?;
+    for (stack, others) in groups.iter().take(WAITS) {
+        let more = if *others == 0 { String::new() } else { format!(" and {others} more") };
+        let what = stack.wait.as_ref().map_or("", |it| it.what);
+        page.text(2, 2, &format!("{}{more}: waits for {what}", thread_name(analysis, stack)))?;
+        let calls: Vec<String> = deciding_frames(stack).iter().map(Frame::text).collect();
+        page.text(4, 2, &calls.join(" < "))?;
+    }
+    if WAITS < groups.len() {
+        let more = groups.len() - WAITS;
+        page.text(2, 2, &format!("… {more} more: oomscope threads DUMP --wait network"))?;
+    }
+    Ok(())
+}
+
+fn managed(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let bitness = analysis.process.bitness;
+    for heap in &analysis.managed {
+        let version = heap.version.as_deref().unwrap_or_default();
+        page.heading(&format!("Managed heap of {} {version}", heap.runtime))?;
+        let words = [
+            format!("{} committed", units::bytes(heap.committed_bytes)),
+            format!("{} reserved", units::bytes(heap.reserved_bytes)),
+            match heap.server {
+                Some(true) => "server GC",
+                Some(false) => "workstation GC",
+                None => "",
+            }
+            .to_owned(),
+            if heap.regions { "regions" } else { "segments" }.to_owned(),
+            format!("found by {}", heap.evidence),
+        ];
+        page.text(2, 2, &list(words))?;
+        let mut grid = Grid::new(&[
+            ("Generation", Align::Left),
+            ("Committed", Align::Right),
+            ("Objects", Align::Right),
+            ("Ranges", Align::Right),
+            ("First", Align::Left),
+        ]);
+        let mut generations: Vec<&str> = Vec::new();
+        for it in &heap.ranges {
+            if !generations.contains(&it.generation) {
+                generations.push(it.generation);
+            }
+        }
+        for generation in generations {
+            let ranges = || heap.ranges.iter().filter(|it| it.generation == generation);
+            let committed = ranges().map(|it| it.committed_bytes).fold(0, u64::saturating_add);
+            let add = |sum: u64, it: Option<u64>| Some(sum.saturating_add(it?));
+            let objects = ranges().map(|it| it.allocated_bytes).try_fold(0, add);
+            let first = ranges().next().map(|it| units::address(it.range.start(), bitness));
+            grid.row([
+                generation.to_owned(),
+                units::bytes(committed),
+                objects.map(units::bytes).unwrap_or_default(),
+                units::count(ranges().count() as u64),
+                first.unwrap_or_default(),
+            ]);
+        }
+        if !grid.is_empty() {
+            page.table(2, &grid)?;
+        }
+        if let Some(oom) = heap.oom {
+            let size = units::bytes(oom.size_bytes);
+            let large = if oom.large_object { " for the large object heap" } else { "" };
+            page.text(2, 2, &format!("GC out of memory: {} ({size}{large})", oom.reason))?;
+        }
+        for note in &heap.notes {
+            page.text(2, 2, note)?;
+        }
+    }
+    Ok(())
+}
+
+fn threads_that_matter(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let threads = &analysis.process.threads;
+    if threads.is_empty() {
+        return Ok(());
+    }
+    let mut groups = fold(&analysis.stacks);
+    let stacks = &analysis.stacks;
+    // The thread of the exception first, then waits that block somebody, then what runs or waits
+    // for an answer, then what has nothing to do. Among equals, who used the processor.
+    let rank = |idx: usize| {
+        let Some(stack) = stacks.get(idx) else { return IDLE };
+        if threads.get(stack.thread).is_some_and(|it| it.raised_exception) {
+            return 0;
+        }
+        match stack.wait.as_ref().map(|it| it.kind) {
+            Some("network" | "loader-lock" | "lock") => 1,
+            None | Some("com" | "rpc" | "io") => 2,
+            Some(_) => IDLE,
+        }
+    };
+    let cpu = |idx: usize| {
+        let thread = stacks.get(idx).and_then(|it| threads.get(it.thread));
+        thread.and_then(cpu_ms).unwrap_or(0)
+    };
+    groups.sort_by_key(|it| (rank(it.representative), std::cmp::Reverse(cpu(it.representative))));
+    let total = units::counted(threads.len() as u64, "thread", "threads");
+    let different = units::counted(groups.len() as u64, "different stack", "different stacks");
+    page.heading(&format!("Threads that matter ({total}, {different})"))?;
+    let framed = |idx: usize| stacks.get(idx).is_some_and(|it| !it.frames.is_empty());
+    groups.retain(|it| framed(it.representative));
+    if groups.is_empty() {
+        return page.text(2, 2, "no stack could be walked");
+    }
+    let (busy, waiting): (Vec<_>, Vec<_>) =
+        groups.iter().partition(|it| rank(it.representative) < IDLE);
+    for it in busy.iter().take(THREADS) {
+        group(page, analysis, it, Some(FRAMES))?;
+    }
+    if !waiting.is_empty() {
+        page.blank()?;
+    }
+    for it in waiting.iter().take(THREADS) {
+        brief(page, analysis, it)?;
+    }
+    let more = busy.len().saturating_sub(THREADS) + waiting.len().saturating_sub(THREADS);
+    if more != 0 {
+        page.text(2, 2, &format!("… {more} more: oomscope threads DUMP"))?;
+    }
+    Ok(())
+}
+
+/// A thread that only waits, in two lines.
+fn brief(page: &mut Page<'_>, analysis: &Analysis, group: &Folded) -> io::Result<()> {
+    let Some(stack) = analysis.stacks.get(group.representative) else { return Ok(()) };
+    let thread = analysis.process.threads.get(stack.thread);
+    let more = match group.others.len() {
+        0 => String::new(),
+        count => format!("and {count} more"),
+    };
+    let cpu = thread.and_then(cpu_ms).map(|it| format!("CPU {}", units::cpu(it)));
+    let name = list([thread_name(analysis, stack), more, cpu.unwrap_or_default()]);
+    let what = stack.wait.as_ref().map_or("", |it| it.what);
+    page.text(2, 2, &format!("{name}: waits for {what}"))?;
+    let calls: Vec<String> = deciding_frames(stack).iter().map(Frame::text).collect();
+    page.text(4, 2, &calls.join(" < "))
+}
+
+fn exception(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let process = &analysis.process;
+    let Some(it) = &process.exception else { return Ok(()) };
+    page.heading("Exception")?;
+    let address = units::address(it.address, process.bitness);
+    let image = process.images.at(it.address).map(|image| {
+        let offset = it.address.saturating_sub(image.range.start());
+        format!(" ({}+{offset:#x})", image.stem().for_terminal())
+    });
+    let image = image.unwrap_or_default();
+    let thread = format!("in thread {:#x}", it.thread_id);
+    let code = format!("{:#010x}", it.code);
+    // The reader's name for an unknown code is the code again.
+    let name = if it.name.to_ascii_lowercase().contains(code.trim_start_matches("0x")) {
+        String::new()
+    } else {
+        format!(" {}", it.name)
+    };
+    page.text(2, 2, &format!("{code}{name} at {address}{image} {thread}"))?;
+    if !it.parameters.is_empty() {
+        let parameters = it.parameters.iter().map(|it| format!("{it:#x}"));
+        page.text(2, 2, &format!("parameters {}", list(parameters)))?;
+    }
+    Ok(())
+}
+
+/// What the verdict does not say already.
+fn findings(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let verdict = &analysis.verdict;
+    let said = |id: &str| id == verdict.limit || Some(id) == verdict.cause;
+    let more: Vec<_> = analysis.findings.iter().filter(|it| !said(it.id)).collect();
+    if more.is_empty() {
+        return Ok(());
+    }
+    page.heading("Other findings")?;
+    for it in more {
+        page.text(2, 4, &format!("{} ({}): {}", it.id, it.confidence.id(), it.headline))?;
+        let numbers = it.evidence.iter().map(|it| format!("{}: {}", it.label, it.value));
+        let numbers: Vec<String> = numbers.collect();
+        page.text(6, 0, &numbers.join("; "))?;
+    }
+    page.text(2, 2, "oomscope explain ID says what a finding means")
+}
+
+fn fitness(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    page.heading("What this dump can answer")?;
+    // Writers put line breaks of their own into their remarks.
+    for line in analysis.process.comments.iter().flat_map(|it| it.raw().lines()) {
+        page.text(2, 2, &for_terminal(line))?;
+    }
+    let mut grid = Grid::new(&[("", Align::Left), ("", Align::Left), ("", Align::Left)]);
+    for it in &analysis.fitness {
+        let mut what = if it.detail.is_empty() { it.needs } else { &it.detail }.to_owned();
+        if let Some(capture) = it.capture.filter(|_| !it.present) {
+            what = format!("{what}; capture: {capture}");
+        }
+        let answer = if it.present { "yes" } else { "no" };
+        grid.row([it.answer.to_owned(), answer.to_owned(), what]);
+    }
+    page.table(2, &grid)
+}
+
+fn not_visible(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let mut notes = analysis.notes.iter().peekable();
+    if notes.peek().is_none() {
+        return Ok(());
+    }
+    page.heading("Not visible")?;
+    for (note, counted) in notes {
+        let times = match counted.count {
+            1 => String::new(),
+            count => format!(" ({} times)", units::count(count)),
+        };
+        let first = match (place(&counted.first, analysis.process.bitness), counted.count) {
+            (None, _) => String::new(),
+            (Some(first), 1) => format!(" [{first}]"),
+            (Some(first), _) => format!(" [first: {first}]"),
+        };
+        page.text(2, 4, &format!("{}{times}{first}", note.text()))?;
+        if let Some(remedy) = note.remedy() {
+            page.text(6, 4, &format!("to see it: {remedy}"))?;
+        }
+    }
+    Ok(())
+}
