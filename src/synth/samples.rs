@@ -331,13 +331,14 @@ fn ceiling() -> SynthDump {
     }
     dump = dump.heap(heap);
     // What else a process has.
-    let others: [(u64, u64); 6] = [
+    let others: [(u64, u64); 7] = [
+        (0x6aab_0000, 0x00e8_0000),
         (0x6bb0_0000, 0x0340_0000),
         (0x6f10_0000, 0x04e0_0000),
         (0x7420_0000, 0x0130_0000),
         (0x7580_0000, 0x01b0_0000),
         (0x7780_0000, 0x0320_0000),
-        (0x7ab0_0000, 0x0500_0000),
+        (0x7ab0_0000, 0x0548_0000),
     ];
     for (base, size) in others {
         dump = dump.commit(base, size / 2).reserve(base + size / 2, size / 2);
