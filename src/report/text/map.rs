@@ -40,7 +40,8 @@ pub fn map(
 
 /// Memory by usage.
 pub(super) fn usage(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
-    page.heading("Memory by usage")?;
+    let part = if analysis.process.map_is_whole { "" } else { " (only of what the dump names)" };
+    page.heading(&format!("Memory by usage{part}"))?;
     if analysis.process.regions.is_empty() {
         return page.text(2, 2, "the dump has no memory map");
     }
@@ -121,7 +122,7 @@ fn region(page: &mut Page<'_>, it: &Slice, bitness: u32) -> io::Result<()> {
     };
     let address = units::address(region.range.start(), bitness);
     let size = units::bytes(region.range.size());
-    let line = format!("{address} {size:>10}  {attributes:<19}  {:<12}", it.usage.label());
+    let line = format!("{address} {size:>10}  {attributes:<24}  {:<12}", it.usage.label());
     let what = it.what.for_terminal();
     let what = match (what.is_empty(), region.state) {
         (_, State::Free) => what.into_owned(),

@@ -146,8 +146,10 @@ fn holders(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     let ledger = &analysis.ledger;
     let private = |usage: Usage| ledger.total(usage).private_bytes;
     let whole: u64 = Usage::ALL.iter().map(|&it| private(it)).fold(0, u64::saturating_add);
-    if whole == 0 {
-        return Ok(());
+    // Of a map that was put together from what the dump holds, shares would be shares of that.
+    if whole == 0 || !analysis.process.map_is_whole {
+        page.blank()?;
+        return page.styled(BOLD, "Who holds it is not known: the dump has no memory map");
     }
     let largest = analysis.heaps.iter().max_by_key(|it| it.committed_bytes);
     let heaps = largest.map(|it| {
@@ -230,7 +232,7 @@ fn managed(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
             }
             .to_owned(),
             if heap.regions { "regions" } else { "segments" }.to_owned(),
-            format!("found by {}", heap.evidence),
+            heap.evidence.to_owned(),
         ];
         page.text(2, 2, &list(words))?;
         let mut grid = Grid::new(&[
@@ -382,6 +384,9 @@ fn findings(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
         let numbers = it.evidence.iter().map(|it| format!("{}: {}", it.label, it.value));
         let numbers: Vec<String> = numbers.collect();
         page.text(6, 0, &numbers.join("; "))?;
+        for step in it.next_steps.iter().filter(|it| !verdict.next_steps.contains(it)) {
+            page.text(6, 2, &format!("next: {step}"))?;
+        }
     }
     page.text(2, 2, "oomscope explain ID says what a finding means")
 }
