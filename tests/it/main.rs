@@ -14,6 +14,7 @@ mod managed;
 mod managed_synth;
 mod map;
 mod one_way;
+mod readme;
 mod registered;
 mod samples;
 mod stacks;
