@@ -1,12 +1,12 @@
 //! The address space is full.
 
 use super::signs::{
-    address_space_evidence, allocation_failed, exception_evidence, free_is_known,
+    address_space_evidence, allocation_failed, exception_evidence, failed_request, free_is_known,
     used_below_ceiling,
 };
-use super::{Case, Check, Confidence, Finding, Role};
+use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::space::ALLOCATION_GRANULARITY;
-use crate::table::units;
+use crate::table::{units, units_exact};
 
 /// Fires when nine tenths of the ceiling are taken, or no hole takes 64 KiB.
 pub(super) struct AddressSpaceExhausted;
@@ -42,6 +42,9 @@ impl Check for AddressSpaceExhausted {
             return None;
         }
         let mut evidence = address_space_evidence(case);
+        if let Some(request) = failed_request(case) {
+            evidence.push(Evidence::new("failed request", units_exact(request)));
+        }
         evidence.extend(exception_evidence(case));
         let small = case.ledger.largest_allocatable.map_or(0, |it| it.size()) < 16 << 20;
         let mut next_steps = Vec::new();
