@@ -103,6 +103,12 @@ impl Wait {
     pub fn rule(&self) -> Option<&'static WaitRule> {
         RULES.iter().find(|it| (it.kind, it.what) == (self.kind, self.what))
     }
+
+    /// How particular the rule is: 0 is the most particular.
+    pub fn rank(&self) -> usize {
+        let is_own = |it: &WaitRule| (it.kind, it.what) == (self.kind, self.what);
+        RULES.iter().position(is_own).unwrap_or(RULES.len())
+    }
 }
 
 /// One thread's stack.

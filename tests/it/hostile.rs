@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use oomscope::dump::Dump;
 use oomscope::notes::{Note, Notes};
+use oomscope::report::{Model, ReportOptions, TextOptions, text, write_json};
 use oomscope::synth::{ImageSpec, SynthDump, ThreadSpec, mutate, samples};
 use oomscope::{Analysis, Options, Quiet};
 use rayon::prelude::*;
@@ -21,6 +22,11 @@ fn survive(bytes: Vec<u8>, what: &str) {
         if let Ok(analysis) = Analysis::of_dump(&dump, "mutant.dmp".into(), &options, &Quiet, notes)
         {
             assert_eq!(analysis.notes.count(Note::InternalError), 0, "{what}");
+            let (mut out, layout) = (Vec::new(), TextOptions { width: 80, color: false });
+            text::report(&mut out, &analysis, &ReportOptions::default(), layout).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.lines().all(|it| !it.chars().any(char::is_control)), "{what}");
+            write_json(&mut Vec::new(), &Model::of(&analysis, &ReportOptions::default())).unwrap();
         }
     }
     assert!(start.elapsed() < TOO_LONG, "{what} took {:?}", start.elapsed());

@@ -12,7 +12,7 @@ use super::{heaps, list, map};
 use crate::Analysis;
 use crate::findings::{Confidence, Evidence};
 use crate::owners::Usage;
-use crate::stacks::{Folded, Frame, deciding_frames, fold};
+use crate::stacks::{Folded, Frame, Wait, deciding_frames, fold};
 use crate::table::for_terminal;
 
 /// Heaps in the report's table; `oomscope heaps` has all.
@@ -24,7 +24,9 @@ const FRAMES: usize = 12;
 /// Rank of threads that have nothing to do.
 const IDLE: usize = 3;
 /// Waits on the first screen.
-const WAITS: usize = 3;
+const WAITS: usize = 5;
+/// Calls of a wait on the first screen.
+const CALLS: usize = 4;
 
 /// Writes the report.
 ///
@@ -194,7 +196,7 @@ fn holders(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
 
 /// Threads that wait on the network, with the calls that say so.
 fn waits(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
-    let groups: Vec<_> = fold(&analysis.stacks)
+    let mut groups: Vec<_> = fold(&analysis.stacks)
         .into_iter()
         .filter_map(|it| Some((analysis.stacks.get(it.representative)?, it.others.len())))
         .filter(|(stack, _)| stack.wait.as_ref().is_some_and(|it| it.kind == "network"))
@@ -202,19 +204,29 @@ fn waits(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     if groups.is_empty() {
         return Ok(());
     }
+    // Certificates and proxies before sockets, which may only be a server that listens.
+    groups.sort_by_key(|(stack, _)| stack.wait.as_ref().map(Wait::rank));
     page.heading("Waiting on the network")?;
     for (stack, others) in groups.iter().take(WAITS) {
         let more = if *others == 0 { String::new() } else { format!(" and {others} more") };
         let what = stack.wait.as_ref().map_or("", |it| it.what);
         page.text(2, 2, &format!("{}{more}: waits for {what}", thread_name(analysis, stack)))?;
-        let calls: Vec<String> = deciding_frames(stack).iter().map(Frame::text).collect();
-        page.text(4, 2, &calls.join(" < "))?;
+        page.text(4, 2, &shortened(deciding_frames(stack)))?;
     }
     if WAITS < groups.len() {
         let more = groups.len() - WAITS;
         page.text(2, 2, &format!("… {more} more: oomscope threads DUMP --wait network"))?;
     }
     Ok(())
+}
+
+/// Calls, innermost first, with the middle of a long row left out.
+fn shortened(frames: &[Frame]) -> String {
+    let mut calls: Vec<String> = frames.iter().map(Frame::text).collect();
+    if CALLS < calls.len() {
+        calls.splice(CALLS - 1..calls.len() - 1, ["…".to_owned()]);
+    }
+    calls.join(" < ")
 }
 
 fn managed(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
