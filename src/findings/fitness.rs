@@ -37,7 +37,8 @@ pub fn fitness(process: &Process, notes: &mut Notes) -> Vec<Fitness> {
     if let Some(va) = captured.first_missing {
         notes.add_many(Note::MemoryPartlyCaptured, captured.missing_regions, Place::Va(va));
     }
-    let heaps = process.peb.as_ref().map_or(0, |it| it.heaps.len());
+    let heaps =
+        process.peb.as_ref().map_or(0, |it| it.heap_count.max(it.heaps.len() as u32) as usize);
     let headers = process.peb.iter().flat_map(|it| &it.heaps);
     let readable = headers.filter(|&&it| process.memory.u32(it).is_some()).count();
     let native = captured.enough() && (readable == heaps || heaps == 0);

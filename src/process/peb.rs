@@ -59,8 +59,10 @@ pub struct Peb {
     pub build: u16,
     /// The default heap.
     pub process_heap: Va,
-    /// All heaps, in the PEB's order.
+    /// All heaps, in the PEB's order, as far as the dump holds its list.
     pub heaps: Vec<Va>,
+    /// `NumberOfHeaps`: how many there should be.
+    pub heap_count: u32,
     /// The loader lock's critical section.
     pub loader_lock: Va,
     /// The program's path.
@@ -190,6 +192,7 @@ impl Peb {
             build: memory.u16(at(o.build)?).unwrap_or(0),
             process_heap: pointer(o.process_heap).unwrap_or(0),
             heaps: heaps(memory, va, o, limits, notes),
+            heap_count: memory.u32(at(o.heap_count)?).unwrap_or(0),
             loader_lock: pointer(o.loader_lock).unwrap_or(0),
             image_path: text(o.image_path).unwrap_or_default(),
             command_line: text(o.command_line).unwrap_or_default(),
@@ -216,7 +219,7 @@ fn heaps(memory: &Memory, peb: Va, o: &Offsets, limits: &Limits, notes: &mut Not
         let slot = array.checked_add(idx.saturating_mul(memory.pointer_size()));
         let Some(heap) = slot.and_then(|it| memory.pointer(it)) else {
             if array != 0 {
-                notes.add(Note::HeapListBroken, Place::Va(array));
+                notes.add(Note::HeapUnreadable, Place::Va(array));
             }
             break;
         };
