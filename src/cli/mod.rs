@@ -115,7 +115,7 @@ impl Render for Command {
 
 impl args::ReportArgs {
     fn options(&self) -> ReportOptions {
-        ReportOptions { command_line: self.show_command_line, unfolded: false }
+        ReportOptions { command_line: self.show_command_line }
     }
 }
 

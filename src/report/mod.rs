@@ -14,8 +14,6 @@ pub use model::Model;
 pub struct ReportOptions {
     /// The command line of the process. It can hold passwords, so it is shown only when asked for.
     pub command_line: bool,
-    /// Frames of every thread, also of those whose stack equals another's.
-    pub unfolded: bool,
 }
 
 /// How text is laid out.

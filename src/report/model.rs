@@ -18,6 +18,9 @@ use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
 
+/// Ids of equal stacks that a thread names.
+const FOLDED: usize = 64;
+
 /// The version of the contract. It grows when a program that relies on it could break.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -621,14 +624,13 @@ pub struct Thread {
     /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
-    /// Calls, innermost first. Absent when they equal those of the first thread in `folded_with`.
+    /// Calls, innermost first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames: Option<Vec<Frame>>,
     /// Why the walk ended before the end of the stack.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
-    /// Threads with an equal stack. One thread of such a group has the frames and names the
-    /// others; the others name it.
+    /// Ids of threads with an equal stack, at most 64 of them.
     pub folded_with: Vec<u32>,
 }
 
@@ -803,7 +805,7 @@ impl Model {
             memory: it.memory(None),
             heaps: Some(it.heaps()),
             managed: it.managed(),
-            threads: Some(it.threads(options.unfolded)),
+            threads: Some(it.threads()),
             tables: Some(it.tables()),
             not_visible: Some(it.not_visible()),
             ..Self::default()
@@ -830,7 +832,7 @@ impl Model {
     /// The threads that pass the filter.
     pub fn threads(analysis: &Analysis, filter: &ThreadFilter) -> Self {
         let it = Writer { analysis, bitness: analysis.process.bitness };
-        let mut threads = it.threads(filter.unfolded || filter.id.is_some());
+        let mut threads = it.threads();
         threads.retain(|it| {
             let waits = it.wait.as_ref().map(|it| it.kind.as_str());
             filter.passes(it.id, waits)
@@ -1173,30 +1175,28 @@ impl Writer<'_> {
         }
     }
 
-    fn threads(&self, unfolded: bool) -> Vec<Thread> {
+    fn threads(&self) -> Vec<Thread> {
         let (process, stacks) = (&self.analysis.process, &self.analysis.stacks);
         let id_of = |stack: usize| {
             let thread = stacks.get(stack).and_then(|it| process.threads.get(it.thread));
             thread.map(|it| it.id)
         };
         // For each thread its stack, and whom it is folded with.
-        let mut stack_of: BTreeMap<usize, (&Stack, Vec<u32>, bool)> = BTreeMap::new();
+        let mut stack_of: BTreeMap<usize, (&Stack, Vec<u32>)> = BTreeMap::new();
         for group in stacks::fold(stacks) {
-            let others: Vec<u32> = group.others.iter().filter_map(|&it| id_of(it)).collect();
-            let first: Vec<u32> = id_of(group.representative).into_iter().collect();
-            let members = [group.representative].into_iter().chain(group.others.iter().copied());
-            for (nth, idx) in members.enumerate() {
-                let Some(stack) = stacks.get(idx) else { continue };
-                let with = if nth == 0 { others.clone() } else { first.clone() };
-                stack_of.insert(stack.thread, (stack, with, nth == 0));
+            let members: Vec<usize> =
+                [group.representative].into_iter().chain(group.others.iter().copied()).collect();
+            for idx in &members {
+                let Some(stack) = stacks.get(*idx) else { continue };
+                let others = members.iter().filter(|it| *it != idx);
+                // A thousand equal stacks need not name each other.
+                let with = others.take(FOLDED).filter_map(|it| id_of(*it)).collect();
+                stack_of.insert(stack.thread, (stack, with));
             }
         }
         let thread = |(idx, it): (usize, &crate::process::Thread)| {
             let stack = stack_of.get(&idx);
-            let frames = stack.filter(|it| unfolded || it.2).map(|it| {
-                let frames = it.0.frames.iter();
-                frames.map(|it| self.frame(it)).collect()
-            });
+            let frames = stack.map(|it| it.0.frames.iter().map(|it| self.frame(it)).collect());
             let reserved = it.stack().and_then(|it| it.reserved()).map(VaRange::size);
             Thread {
                 id: it.id,
