@@ -1,68 +1,31 @@
 //! Blocks of NT heaps against the truth that the dumps' makers wrote down.
 //!
-//! The dumps are not part of the repository. They are looked for in `../shared/dumps`, or where
-//! `OOMSCOPE_DUMPS` says; without them these tests say so and pass.
+//! The dumps are not part of the repository; without them these tests say so and pass.
 
 // Tests may stop where the program may not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, unreachable_pub)]
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use oomscope::owners::{BlockKind, BlockState, Heap, HeapKind, HeapWalk, for_each_block};
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
 
-/// The folder with packed dumps, if there is one.
-fn samples() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/dumps");
-    let folder = std::env::var_os("OOMSCOPE_DUMPS").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!("SKIPPED: no dumps at {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
+#[allow(dead_code)]
+#[path = "it/dumps.rs"]
+mod dumps;
 
-/// The dump `folder/name`, unpacked once into `target/dumps`.
-fn unpacked(folder: &str, name: &str) -> Option<PathBuf> {
-    let samples = samples()?;
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dumps");
-    std::fs::create_dir_all(&target).unwrap();
-    let dump = target.join(format!("{name}.dmp"));
-    if !dump.exists() {
-        let packed = samples.join(folder).join(format!("{name}.dmp.zst"));
-        // Another test may want the same dump at the same time; each has a file of its own until
-        // it is whole.
-        let part = tempfile::NamedTempFile::new_in(&target).unwrap().into_temp_path();
-        let mut zstd = Command::new("zstd");
-        match zstd.args(["-d", "-q", "-f"]).arg(&packed).arg("-o").arg(&part).status() {
-            Ok(status) if status.success() => part.persist(&dump).unwrap(),
-            other => {
-                println!("SKIPPED: cannot unpack {}: {other:?}", packed.display());
-                return None;
-            }
-        }
-    }
-    Some(dump)
-}
+use dumps::number as hex;
 
 fn analysis(folder: &str, name: &str) -> Option<Analysis> {
-    let dump = unpacked(folder, name)?;
+    let dump = dumps::dump(&format!("{folder}/{name}"))?;
     Some(Analysis::of(&dump, &Options::default(), &Quiet).unwrap())
 }
 
 fn truth(folder: &str, name: &str) -> Value {
-    let path = samples().unwrap().join(folder).join(format!("{name}.truth.json"));
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn hex(value: &Value) -> u64 {
-    let text = value.as_str().unwrap();
-    u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
+    dumps::truth(&format!("{folder}/{name}")).unwrap()
 }
 
 #[track_caller]
@@ -170,10 +133,6 @@ fn blocks_with_a_stack_record_in_front_have_the_size_that_was_asked_for() {
 
 #[test]
 fn a_heap_of_three_gigabytes_is_walked() {
-    if !Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dumps/oom-3g.dmp").exists() {
-        println!("SKIPPED: oom-3g is not unpacked");
-        return;
-    }
     check_file("seed", "oom-3g");
 }
 

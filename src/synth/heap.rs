@@ -1,4 +1,5 @@
-//! NT heaps: headers of the heap and of its segments, with lists and counters that add up.
+//! NT heaps: headers of the heap and of its segments, with lists and counters that add up, and
+//! the headers of blocks where a test asks for them.
 
 use super::{COMMIT, PAGE, RESERVE, SynthDump};
 
@@ -10,6 +11,8 @@ pub struct HeapSpec {
     pub(crate) flags: u32,
     pub(crate) lfh: bool,
     pub(crate) free_bytes: u64,
+    busy: Vec<u64>,
+    corrupt: Vec<usize>,
     base: u64,
 }
 
@@ -22,6 +25,8 @@ impl HeapSpec {
             flags: 2,
             lfh: false,
             free_bytes: 0,
+            busy: Vec::new(),
+            corrupt: Vec::new(),
             base,
         }
     }
@@ -56,6 +61,19 @@ impl HeapSpec {
         self
     }
 
+    /// `count` busy blocks for which `requested` bytes were asked. The heap then has the headers of
+    /// all its blocks; what the busy ones leave in a segment is one free block.
+    pub fn busy(mut self, requested: u64, count: usize) -> Self {
+        self.busy.extend(std::iter::repeat_n(requested, count));
+        self
+    }
+
+    /// Damages the header of the busy block `index`, counted from 0.
+    pub fn corrupt_at(mut self, index: usize) -> Self {
+        self.corrupt.push(index);
+        self
+    }
+
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
@@ -83,6 +101,14 @@ struct Layout {
     seg_pages: u64,
     seg_uncommitted: u64,
     seg_ucr_list: u64,
+    first_entry: u64,
+}
+
+impl Layout {
+    /// On 64 bits a header begins with a word that belongs to the block before it.
+    fn word_before_entry(&self) -> u64 {
+        self.unit - 8
+    }
 }
 
 const X86_WIN7: Layout = Layout {
@@ -105,6 +131,7 @@ const X86_WIN7: Layout = Layout {
     seg_pages: 0x20,
     seg_uncommitted: 0x2c,
     seg_ucr_list: 0x38,
+    first_entry: 0x588,
 };
 
 const X64_WIN7: Layout = Layout {
@@ -127,6 +154,7 @@ const X64_WIN7: Layout = Layout {
     seg_pages: 0x38,
     seg_uncommitted: 0x50,
     seg_ucr_list: 0x60,
+    first_entry: 0xa80,
 };
 
 /// Windows 10 1809 and later.
@@ -154,6 +182,9 @@ const X64_WIN10: Layout = Layout {
     counters: 0x238,
     ..X64_WIN7
 };
+
+/// What this writer XORs headers with.
+const KEY: [u8; 8] = [0x5a, 0x17, 0xc3, 0x6e, 0x29, 0x4b, 0x00, 0x00];
 
 impl SynthDump {
     pub(super) fn lay_out_heaps(&mut self) {
@@ -187,12 +218,10 @@ impl SynthDump {
             Some(base),
             "the first segment is the heap"
         );
-        let key: [u8; 8] = [0x5a, 0x17, 0xc3, 0x6e, 0x29, 0x4b, 0x00, 0x00];
         self.put_u32(base + o.flags, heap.flags);
         self.put_u32(base + o.encode_mask, 0x10_0000);
-        self.put(base + o.encoding + if word == 8 { 8 } else { 0 }, &key);
+        self.put(base + o.encoding + if word == 8 { 8 } else { 0 }, &KEY);
         self.put_u32(base + o.signature, 0xeeff_eeff);
-        self.put_pointer(word, base + o.total_free, heap.free_bytes / o.unit);
         self.list(word, base + o.free_lists, &[]);
         // Segments hang on one list; the heap's own header is the first member.
         let links: Vec<u64> = heap.segments.iter().map(|it| it.0 + o.seg_link).collect();
@@ -200,16 +229,34 @@ impl SynthDump {
         let blocks: Vec<u64> = heap.virtual_blocks.iter().map(|it| it.0).collect();
         self.list(word, base + o.virtual_list, &blocks);
         let mut uncommitted_ranges = 0;
+        let mut free_units = heap.free_bytes / o.unit;
+        let mut blocks = heap.busy.iter().copied().enumerate().peekable();
+        let has_blocks = !heap.busy.is_empty();
+        if has_blocks {
+            free_units = 0;
+        }
         for &(segment, reserved, committed) in &heap.segments {
             self.put_u32(segment + o.seg_signature, 0xffee_ffee);
             self.put_pointer(word, segment + o.seg_heap, base);
             self.put_pointer(word, segment + o.seg_heap + word, segment);
             self.put_u32(segment + o.seg_pages, (reserved / PAGE) as u32);
-            let first_entry =
-                segment + if segment == base { 0x588 } else { o.seg_ucr_list + 2 * word };
+            let first_entry = segment
+                + if segment != base {
+                    o.seg_ucr_list + 2 * word
+                } else if has_blocks {
+                    o.first_entry
+                } else {
+                    0x588
+                };
             self.put_pointer(word, segment + o.seg_pages + word, first_entry);
             self.put_pointer(word, segment + o.seg_pages + 2 * word, segment + reserved);
             self.put_u32(segment + o.seg_uncommitted, ((reserved - committed) / PAGE) as u32);
+            if has_blocks {
+                // The last four units in front of uncommitted pages hold their descriptor.
+                let marker = if committed == reserved { 0 } else { 4 };
+                let end = segment + committed;
+                free_units += self.write_blocks(o, first_entry, end, marker, &mut blocks, heap);
+            }
             let ucr_list = segment + o.seg_ucr_list;
             if committed == reserved {
                 self.list(word, ucr_list, &[]);
@@ -218,11 +265,14 @@ impl SynthDump {
             // The descriptor of the uncommitted tail stands at the end of what is committed.
             uncommitted_ranges += 1;
             self.put_u32(segment + o.seg_uncommitted + 4, 1);
-            let descriptor = segment + committed - 8 * word;
+            // With blocks it is the content of one.
+            let descriptor = segment + committed - if has_blocks { 6 } else { 8 } * word;
             self.list(word, ucr_list, &[descriptor + 2 * word]);
             self.put_pointer(word, descriptor + 4 * word, segment + committed);
             self.put_pointer(word, descriptor + 5 * word, reserved - committed);
         }
+        assert!(blocks.next().is_none(), "the segments have room for all busy blocks");
+        self.put_pointer(word, base + o.total_free, free_units);
         for &(block, committed, reserved) in &heap.virtual_blocks {
             self.put_pointer(word, block + 4 * word, committed);
             self.put_pointer(word, block + 5 * word, reserved);
@@ -239,6 +289,54 @@ impl SynthDump {
         }
         self.put_u32(base + o.counters + 4 * word, heap.segments.len() as u32);
         self.put_u32(base + o.counters + 4 * word + 4, uncommitted_ranges);
+    }
+
+    /// Fills a segment from `at` to `end` and returns the units that are left free.
+    fn write_blocks(
+        &mut self,
+        o: &Layout,
+        mut at: u64,
+        end: u64,
+        marker: u64,
+        blocks: &mut std::iter::Peekable<impl Iterator<Item = (usize, u64)>>,
+        heap: &HeapSpec,
+    ) -> u64 {
+        let mut previous = 0;
+        let room_end = end - marker * o.unit;
+        // On 64 bits a block may use the first half of its successor's header.
+        let units = |requested: u64| (requested + 8).div_ceil(o.unit).max(2);
+        let fits = |at: u64, requested: u64| at + units(requested) * o.unit <= room_end;
+        while let Some((index, requested)) = blocks.next_if(|it| fits(at, it.1)) {
+            let size = units(requested);
+            let unused = (size * o.unit - requested) as u8;
+            self.entry(o, at, size, 1, previous, unused);
+            if heap.corrupt.contains(&index) {
+                self.put(at + o.word_before_entry(), &[0xee]);
+            }
+            (at, previous) = (at + size * o.unit, size);
+        }
+        let mut free = 0;
+        while at < room_end {
+            // A segment may be larger than one block can be.
+            let size = ((room_end - at) / o.unit).min(0xfe00);
+            self.entry(o, at, size, 0, previous, 0);
+            free += size;
+            (at, previous) = (at + size * o.unit, size);
+        }
+        if marker != 0 {
+            self.entry(o, at, marker, 0x11, previous, 3);
+        }
+        free
+    }
+
+    /// A `_HEAP_ENTRY`.
+    fn entry(&mut self, o: &Layout, at: u64, size: u64, flags: u8, previous: u64, unused: u8) {
+        let size = u16::try_from(size).unwrap().to_le_bytes();
+        let previous = (previous as u16).to_le_bytes();
+        let sum = size[0] ^ size[1] ^ flags;
+        let plain = [size[0], size[1], flags, sum, previous[0], previous[1], 0, unused];
+        let coded: Vec<u8> = plain.iter().zip(KEY).map(|(it, key)| it ^ key).collect();
+        self.put(at + o.word_before_entry(), &coded);
     }
 
     /// A `LIST_ENTRY` ring of a head and its members.

@@ -451,7 +451,8 @@ mod tests {
     const HEAP: u64 = 0x42_0000;
     const SIZE: usize = 0x1_0000;
 
-    /// 64 KiB with a `_HEAP` of Windows 7, x86: one segment, no free blocks, all committed.
+    /// 64 KiB with a `_HEAP` of Windows 7, x86: one segment, all committed, one busy block. Headers
+    /// are not encoded.
     fn sound() -> Vec<u8> {
         let mut bytes = vec![0; SIZE];
         let heap = HEAP as u32;
@@ -462,6 +463,10 @@ mod tests {
             (0x14, head),
             (0x18, heap),
             (0x20, 0x10),
+            (0x24, heap + 0x588),
+            (0x28, heap + 0x1_0000),
+            (0x38, heap + 0x38),
+            (0x3c, heap + 0x38),
             (0x40, 2),
             (0x64, 0xeeff_eeff),
             (0xa0, heap + 0xa0),
@@ -473,6 +478,8 @@ mod tests {
             (0xdc, 0x1_0000),
             (0xe0, 0x1_0000),
             (0xec, 1),
+            (0x588, 0x0011_1f4f),
+            (0x58c, 0x0800_0000),
         ] {
             put(&mut bytes, at, value);
         }
@@ -524,6 +531,9 @@ mod tests {
         assert_eq!((heap.free_list_length, heap.lfh), (Some(0), Some(false)));
         assert_eq!(account.claims.len(), 1);
         assert_eq!(notes.iter().count(), 0);
+        let walk = heap.walk.as_ref().unwrap();
+        assert_eq!((walk.busy_blocks, walk.busy_bytes, walk.complete), (1, 0xfa70, true));
+        assert_eq!(walk.sizes[0].sample, HEAP + 0x590);
     }
 
     #[test]
@@ -560,7 +570,8 @@ mod tests {
         let (account, notes) = read(bytes);
         assert_eq!(account.heaps[0].counter_reserved, None);
         assert_eq!(account.heaps[0].reserved_bytes, 0x1_0000);
-        assert_eq!(notes.count(Note::HeapCountersDisagree), 1);
+        // The columns of counters, and the free bytes that no block has.
+        assert_eq!(notes.count(Note::HeapCountersDisagree), 2);
     }
 
     #[test]
