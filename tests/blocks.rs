@@ -9,7 +9,12 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use oomscope::owners::{BlockKind, BlockState, Heap, HeapKind, HeapWalk, for_each_block};
+use oomscope::dump::Dump;
+use oomscope::notes::{Note, Notes};
+use oomscope::owners::{
+    BlockKind, BlockState, CorruptionKind, Heap, HeapKind, HeapWalk, for_each_block,
+};
+use oomscope::synth::{HeapSpec, SynthDump, mutate};
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
 
@@ -185,4 +190,128 @@ fn a_true_process_has_152_busy_slots_in_five_carriers() {
     }
     busy.sort_unstable();
     assert_eq!(busy, [1, 24, 27, 50, 50]);
+}
+
+#[test]
+fn true_heaps_of_windows_10_give_their_key_away() {
+    // Only a part of these heaps was captured. That all carriers decode with one key, those of
+    // heaps with different front ends too, is no accident.
+    for (name, carriers, busy) in [("firefox-x64", 20, 544), ("firefox-x86", 14, 216)] {
+        let Some(analysis) = analysis("real", name) else { return };
+        let walks: Vec<&HeapWalk> =
+            analysis.heaps.iter().filter_map(|it| it.walk.as_ref()).collect();
+        let sum = |field: fn(&HeapWalk) -> u64| walks.iter().map(|it| field(it)).sum::<u64>();
+        println!(
+            "{name}: {} carriers, {} busy",
+            sum(|it| it.lfh_carriers),
+            sum(|it| it.lfh_busy_blocks)
+        );
+        assert_eq!((sum(|it| it.lfh_carriers), sum(|it| it.lfh_busy_blocks)), (carriers, busy));
+        let keys: BTreeSet<Option<u32>> = walks.iter().map(|it| it.lfh_key).collect();
+        assert_eq!(keys.len(), 1);
+        assert!(keys.iter().all(|it| it.is_some()));
+        assert_eq!(sum(|it| it.corrupt_blocks), 0);
+        assert!(walks.iter().all(|it| !it.complete));
+        let notes = analysis.heaps.iter().flat_map(|it| &it.notes);
+        assert!(!notes.into_iter().any(|it| it.contains("LFH")));
+    }
+}
+
+const BASE: u64 = 0x0500_0000;
+
+fn read(bytes: Vec<u8>) -> Analysis {
+    let mut notes = Notes::default();
+    let dump = Dump::from_bytes(bytes, &mut notes).unwrap();
+    Analysis::of_dump(&dump, "synth.dmp".into(), &Options::default(), &Quiet, notes).unwrap()
+}
+
+fn heap(busy: &[(u64, usize)]) -> HeapSpec {
+    let heap = HeapSpec::new(BASE).segment(BASE, 0x10_0000, 0x10_0000).segment(
+        BASE + 0x20_0000,
+        0x20_0000,
+        0x18_0000,
+    );
+    busy.iter().fold(heap, |heap, &(size, count)| heap.busy(size, count))
+}
+
+#[test]
+fn blocks_of_two_segments_are_counted_for_both_pointer_sizes() {
+    for dump in [SynthDump::x86(), SynthDump::x86().os(10, 0, 19045), SynthDump::x64()] {
+        let analysis = read(dump.heap(heap(&[(0x18, 100), (0x1_0001, 20), (7, 3)])).build());
+        let it = &analysis.heaps[0];
+        let w = walk(it);
+        assert!(w.complete && it.notes.is_empty(), "{:?} {w:?}", it.notes);
+        assert_eq!((w.busy_blocks, w.busy_bytes), (123, 0x18 * 100 + 0x1_0001 * 20 + 7 * 3));
+        assert_eq!(it.free_bytes, Some(w.free_bytes));
+        let rows: Vec<_> = w.sizes.iter().map(|it| (it.size_bytes, it.count)).collect();
+        assert_eq!(rows, [(0x1_0001, 20), (0x18, 100), (7, 3)]);
+        let mut both = [0; 2];
+        for_each_block(&analysis.process, it, |it| {
+            both[usize::from(BASE + 0x20_0000 <= it.header)] += 1;
+            ControlFlow::Continue(())
+        });
+        assert!(both.iter().all(|&it| 2 < it), "{both:?}");
+        let mut first = 0;
+        for_each_block(&analysis.process, it, |_| {
+            first += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!(first, 1);
+    }
+}
+
+#[test]
+fn the_walk_goes_on_behind_a_damaged_header() {
+    for (dump, unit) in [(SynthDump::x86(), 8), (SynthDump::x64(), 16)] {
+        let analysis = read(dump.heap(heap(&[(0x100, 50)]).corrupt_at(20)).build());
+        let it = &analysis.heaps[0];
+        let w = walk(it);
+        // 0x100 bytes and the 8 that a header costs.
+        let size = u64::next_multiple_of(0x108, unit);
+        assert_eq!((w.busy_blocks, w.corrupt_blocks, w.skipped_bytes), (49, 1, size));
+        assert!(!w.complete);
+        let corrupt = w.corrupt[0];
+        assert_eq!(corrupt.kind, CorruptionKind::Checksum);
+        assert_eq!(corrupt.before, Some(corrupt.address - size));
+        assert_eq!(corrupt.after, Some(corrupt.address + size));
+        assert_eq!(analysis.notes.count(Note::HeapCorrupt), 1);
+        let finding = analysis.findings.iter().find(|it| it.id == "heap-corrupt").unwrap();
+        let said = format!("{finding:?}");
+        assert!(said.contains(&format!("{:#010x}", corrupt.address)), "{said}");
+    }
+}
+
+#[test]
+fn a_heap_of_which_only_headers_were_captured_has_no_blocks() {
+    let analysis = read(SynthDump::x86().heap(heap(&[])).build());
+    assert_eq!(analysis.heaps[0].walk, None);
+    assert_eq!(analysis.notes.count(Note::HeapBlocksNotWalked), 1);
+    assert_eq!(analysis.notes.count(Note::HeapCorrupt), 0);
+}
+
+#[test]
+fn damaged_heaps_are_survived() {
+    let bytes = SynthDump::x86().heap(heap(&[(0x28, 300), (0x3000, 60), (0x50, 900)])).build();
+    let x64 = SynthDump::x64().heap(heap(&[(0x28, 300), (0x3000, 60), (0x50, 900)])).build();
+    let mut damaged = 0;
+    for seed in 0..300_u64 {
+        let mut bytes = mutate(if seed % 2 == 0 { &bytes } else { &x64 }, seed);
+        // The heap is behind what `mutate` mostly damages.
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        for _ in 0..200 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let at = state as usize % bytes.len();
+            bytes[at] ^= (state >> 32) as u8;
+        }
+        let mut notes = Notes::default();
+        let Ok(dump) = Dump::from_bytes(bytes, &mut notes) else { continue };
+        let options = Options::default();
+        if let Ok(it) = Analysis::of_dump(&dump, "x.dmp".into(), &options, &Quiet, notes) {
+            assert_eq!(it.notes.count(Note::InternalError), 0, "seed {seed}");
+            damaged += it.notes.count(Note::HeapCorrupt);
+        }
+    }
+    assert!(300 < damaged, "{damaged}");
 }
