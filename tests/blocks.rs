@@ -261,6 +261,30 @@ fn blocks_of_two_segments_are_counted_for_both_pointer_sizes() {
 }
 
 #[test]
+fn slots_of_every_generation_are_counted() {
+    let x86 = SynthDump::x86;
+    for (what, dump, key) in [
+        ("7", x86(), None),
+        ("8.0", x86().os(6, 2, 9200), None),
+        ("8.1", x86().os(6, 3, 9600), Some(0x1bad_cafe)),
+        ("10", x86().os(10, 0, 19045), Some(0x1bad_cafe)),
+        ("7 x64", SynthDump::x64().os(6, 1, 7601), None),
+        ("8.0 x64", SynthDump::x64().os(6, 2, 9200), None),
+        ("10 x64", SynthDump::x64(), Some(0x1bad_cafe)),
+    ] {
+        let spec = heap(&[(0x2000, 4)]).slots(0x11, 90).slots(0x88, 40).slots(0x200, 31);
+        let analysis = read(dump.heap(spec).build());
+        let it = &analysis.heaps[0];
+        let w = walk(it);
+        assert!(w.complete && it.notes.is_empty(), "{what}: {:?} {w:?}", it.notes);
+        let rows: Vec<_> = w.sizes.iter().map(|it| (it.size_bytes, it.count)).collect();
+        assert_eq!(rows, [(0x2000, 4), (0x200, 21), (0x88, 27), (0x11, 60)], "{what}");
+        assert_eq!((w.lfh_carriers, w.internal_blocks, w.lfh_free_blocks), (3, 3, 53), "{what}");
+        assert_eq!(w.lfh_key, key, "{what}");
+    }
+}
+
+#[test]
 fn the_walk_goes_on_behind_a_damaged_header() {
     for (dump, unit) in [(SynthDump::x86(), 8), (SynthDump::x64(), 16)] {
         let analysis = read(dump.heap(heap(&[(0x100, 50)]).corrupt_at(20)).build());
@@ -291,8 +315,9 @@ fn a_heap_of_which_only_headers_were_captured_has_no_blocks() {
 
 #[test]
 fn damaged_heaps_are_survived() {
-    let bytes = SynthDump::x86().heap(heap(&[(0x28, 300), (0x3000, 60), (0x50, 900)])).build();
-    let x64 = SynthDump::x64().heap(heap(&[(0x28, 300), (0x3000, 60), (0x50, 900)])).build();
+    let full = heap(&[(0x28, 300), (0x3000, 60), (0x50, 900)]).slots(0x20, 300).slots(0x90, 99);
+    let bytes = SynthDump::x86().heap(full.clone()).build();
+    let x64 = SynthDump::x64().heap(full).build();
     let mut damaged = 0;
     for seed in 0..300_u64 {
         let mut bytes = mutate(if seed % 2 == 0 { &bytes } else { &x64 }, seed);

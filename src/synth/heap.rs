@@ -12,6 +12,7 @@ pub struct HeapSpec {
     pub(crate) lfh: bool,
     pub(crate) free_bytes: u64,
     busy: Vec<u64>,
+    slots: Vec<(u64, u64)>,
     corrupt: Vec<usize>,
     base: u64,
 }
@@ -26,6 +27,7 @@ impl HeapSpec {
             lfh: false,
             free_bytes: 0,
             busy: Vec::new(),
+            slots: Vec::new(),
             corrupt: Vec::new(),
             base,
         }
@@ -68,6 +70,14 @@ impl HeapSpec {
         self
     }
 
+    /// `count` slots of the low-fragmentation heap for `requested` bytes; every third is free. They
+    /// need a [`HeapSpec::busy`] block beside them.
+    pub fn slots(mut self, requested: u64, count: u64) -> Self {
+        self.slots.push((requested, count));
+        self.lfh = true;
+        self
+    }
+
     /// Damages the header of the busy block `index`, counted from 0.
     pub fn corrupt_at(mut self, index: usize) -> Self {
         self.corrupt.push(index);
@@ -102,12 +112,31 @@ struct Layout {
     seg_uncommitted: u64,
     seg_ucr_list: u64,
     first_entry: u64,
+    lfh: Lfh,
+}
+
+/// Offsets in `_HEAP_SUBSEGMENT` and `_HEAP_USERDATA_HEADER`.
+#[derive(Clone, Copy)]
+struct Lfh {
+    user_blocks: u64,
+    block_size: u64,
+    block_count: u64,
+    signature: u64,
+    /// `EncodedOffsets`; Windows 7 has none.
+    offsets: Option<u64>,
+    /// `BusyBitmap`: its size, its buffer, and the buffer itself; or where slots begin.
+    bitmap: [u64; 3],
 }
 
 impl Layout {
     /// On 64 bits a header begins with a word that belongs to the block before it.
     fn word_before_entry(&self) -> u64 {
         self.unit - 8
+    }
+
+    /// Units of a block. On 64 bits it may use the first half of its successor's header.
+    fn units(&self, requested: u64) -> u64 {
+        (requested + 8).div_ceil(self.unit).max(2)
     }
 }
 
@@ -132,6 +161,14 @@ const X86_WIN7: Layout = Layout {
     seg_uncommitted: 0x2c,
     seg_ucr_list: 0x38,
     first_entry: 0x588,
+    lfh: Lfh {
+        user_blocks: 4,
+        block_size: 0x10,
+        block_count: 0x14,
+        signature: 0xc,
+        offsets: None,
+        bitmap: [0, 0, 0x10],
+    },
 };
 
 const X64_WIN7: Layout = Layout {
@@ -155,6 +192,14 @@ const X64_WIN7: Layout = Layout {
     seg_uncommitted: 0x50,
     seg_ucr_list: 0x60,
     first_entry: 0xa80,
+    lfh: Lfh {
+        user_blocks: 8,
+        block_size: 0x18,
+        block_count: 0x1c,
+        signature: 0x18,
+        offsets: None,
+        bitmap: [0, 0, 0x20],
+    },
 };
 
 /// Windows 10 1809 and later.
@@ -167,6 +212,14 @@ const X86_WIN10: Layout = Layout {
     front_end: 0xe4,
     front_end_type: 0xea,
     counters: 0x1f4,
+    lfh: Lfh {
+        user_blocks: 4,
+        block_size: 0x14,
+        block_count: 0x18,
+        signature: 0xc,
+        offsets: Some(0x10),
+        bitmap: [0x14, 0x18, 0x1c],
+    },
     ..X86_WIN7
 };
 
@@ -180,11 +233,30 @@ const X64_WIN10: Layout = Layout {
     front_end: 0x198,
     front_end_type: 0x1a2,
     counters: 0x238,
+    lfh: Lfh {
+        user_blocks: 8,
+        block_size: 0x24,
+        block_count: 0x28,
+        signature: 0x14,
+        offsets: Some(0x18),
+        bitmap: [0x20, 0x28, 0x30],
+    },
     ..X64_WIN7
 };
 
+/// Windows 8 and 8.1.
+const X86_WIN8: Layout =
+    Layout { front_end: 0xd0, front_end_type: 0xd6, counters: 0x1e0, ..X86_WIN10 };
+
+/// Windows 8 and 8.1.
+const X64_WIN8: Layout =
+    Layout { front_end: 0x170, front_end_type: 0x17a, counters: 0x210, ..X64_WIN10 };
+
 /// What this writer XORs headers with.
 const KEY: [u8; 8] = [0x5a, 0x17, 0xc3, 0x6e, 0x29, 0x4b, 0x00, 0x00];
+
+/// `ntdll!RtlpLFHKey` of processes that this writer makes.
+const LFH_KEY: u32 = 0x1bad_cafe;
 
 impl SynthDump {
     pub(super) fn lay_out_heaps(&mut self) {
@@ -195,10 +267,12 @@ impl SynthDump {
             for &(base, committed, reserved) in &heap.virtual_blocks {
                 self.heap_region(base, committed, reserved);
             }
-            let layout = match (self.program_pointer(), self.os.0) {
-                (4, 6) => &X86_WIN7,
-                (4, _) => &X86_WIN10,
-                (_, 6) => &X64_WIN7,
+            let layout = match (self.program_pointer(), self.os.0, self.os.1) {
+                (4, 6, ..2) => &X86_WIN7,
+                (4, 6, _) => &X86_WIN8,
+                (4, ..) => &X86_WIN10,
+                (_, 6, ..2) => &X64_WIN7,
+                (_, 6, _) => &X64_WIN8,
                 _ => &X64_WIN10,
             };
             self.write_heap(layout, &heap);
@@ -302,12 +376,15 @@ impl SynthDump {
         heap: &HeapSpec,
     ) -> u64 {
         let mut previous = 0;
+        if at == heap.base + o.first_entry {
+            for &(requested, count) in &heap.slots {
+                (at, previous) = self.write_slots(o, at, previous, heap, requested, count);
+            }
+        }
         let room_end = end - marker * o.unit;
-        // On 64 bits a block may use the first half of its successor's header.
-        let units = |requested: u64| (requested + 8).div_ceil(o.unit).max(2);
-        let fits = |at: u64, requested: u64| at + units(requested) * o.unit <= room_end;
+        let fits = |at: u64, requested: u64| at + o.units(requested) * o.unit <= room_end;
         while let Some((index, requested)) = blocks.next_if(|it| fits(at, it.1)) {
-            let size = units(requested);
+            let size = o.units(requested);
             let unused = (size * o.unit - requested) as u8;
             self.entry(o, at, size, 1, previous, unused);
             if heap.corrupt.contains(&index) {
@@ -327,6 +404,55 @@ impl SynthDump {
             self.entry(o, at, marker, 0x11, previous, 3);
         }
         free
+    }
+
+    /// A block with a `_HEAP_SUBSEGMENT`, and behind it the one that is cut into slots.
+    fn write_slots(
+        &mut self,
+        o: &Layout,
+        at: u64,
+        previous: u64,
+        heap: &HeapSpec,
+        requested: u64,
+        count: u64,
+    ) -> (u64, u64) {
+        let (lfh, word) = (o.lfh, o.word);
+        let before = 0x50 / o.unit + 1;
+        self.entry(o, at, before, 1, previous, 1);
+        let subsegment = at + o.unit;
+        let at = at + before * o.unit;
+        let user_blocks = at + o.unit;
+        let stride = o.units(requested) * o.unit;
+        let bitmap_bytes = if lfh.offsets.is_some() { count.div_ceil(8 * word) * word } else { 0 };
+        let first = (lfh.bitmap[2] + bitmap_bytes).next_multiple_of(o.unit);
+        let size = (first + count * stride) / o.unit + 1;
+        self.entry(o, at, size, 9, before, 1);
+        self.put_pointer(word, subsegment + lfh.user_blocks, user_blocks);
+        self.put_u16(subsegment + lfh.block_size, (stride / o.unit) as u16);
+        self.put_u16(subsegment + lfh.block_count, count as u16);
+        self.put_pointer(word, user_blocks, subsegment);
+        self.put_u32(user_blocks + lfh.signature, 0xf0e0_d0c0);
+        let busy = |idx: u64| idx % 3 != 2;
+        if let Some(offsets) = lfh.offsets {
+            let plain = (stride << 16 | first) as u32;
+            // Windows 8.0 has them in the clear.
+            let mask = (user_blocks ^ (heap.base + 0x2000)) as u32 ^ LFH_KEY;
+            let plain_ones = (self.os.0, self.os.1) == (6, 2);
+            self.put_u32(user_blocks + offsets, if plain_ones { plain } else { plain ^ mask });
+            self.put_pointer(word, user_blocks + lfh.bitmap[0], count);
+            self.put_pointer(word, user_blocks + lfh.bitmap[1], user_blocks + lfh.bitmap[2]);
+            for byte in 0..count.div_ceil(8) {
+                let bits = (byte * 8..count.min(byte * 8 + 8)).filter(|&it| busy(it));
+                let bits = bits.fold(0, |sum, it| sum | 1 << (it % 8));
+                self.put(user_blocks + lfh.bitmap[2] + byte, &[bits]);
+            }
+        }
+        for idx in 0..count {
+            let unused = if busy(idx) { (stride - requested) as u8 } else { 0 };
+            let last = user_blocks + first + idx * stride + o.unit - 1;
+            self.put(last, &[0x80 | unused]);
+        }
+        (at + size * o.unit, size)
     }
 
     /// A `_HEAP_ENTRY`.
