@@ -74,6 +74,8 @@ notes! {
     HeapListBroken "heap-list-broken" "a heap's segment or block list loops or leaves captured memory" ""
     HeapSegmentUnread "heap-segment-unread" "a heap segment's header is not in the dump" "procdump -ma <pid>"
     HeapBlocksNotWalked "heap-blocks-not-walked" "heap blocks were not listed" "procdump -ma <pid>"
+    HeapPartlyWalked "heap-partly-walked" "some of a heap's blocks could not be read" "procdump -ma <pid>"
+    HeapCorrupt "heap-corrupt" "block headers of a heap are damaged; the walk went on behind the damage" ""
     ManagedHeapNotWalked "managed-heap-not-walked" "managed objects were not listed; the managed heap is shown by region" ""
     ManagedHeapNotFound "managed-heap-not-found" "a .NET runtime is loaded, but its heap was not found in the dump" "procdump -ma <pid>"
     MappedFilesUnnamed "mapped-files-unnamed" "a minidump does not name the files behind mapped memory; mapped-file and shareable are told apart by content, as a guess" "VMMap on the live process"

@@ -5,6 +5,7 @@ mod address_space_fragmented;
 mod commit_limit_reached;
 mod dump_incomplete;
 mod fitness;
+mod heap_corrupt;
 mod heap_fragmented;
 mod loader_lock;
 mod lock_wait;
@@ -15,6 +16,7 @@ mod native_heap_dominates;
 mod network_wait;
 mod not_out_of_memory;
 mod private_data_dominates;
+mod repeated_block_size;
 mod signs;
 mod thread_stacks_dominate;
 mod verdict;
@@ -132,11 +134,13 @@ pub const ALL: &[&dyn Check] = &[
     &address_space_fragmented::AddressSpaceFragmented,
     &commit_limit_reached::CommitLimitReached,
     &managed_oom_recorded::ManagedOomRecorded,
+    &repeated_block_size::RepeatedBlockSize,
     &native_heap_dominates::NativeHeapDominates,
     &managed_heap_dominates::ManagedHeapDominates,
     &private_data_dominates::PrivateDataDominates,
     &mapped_memory_dominates::MappedMemoryDominates,
     &thread_stacks_dominate::ThreadStacksDominate,
+    &heap_corrupt::HeapCorrupt,
     &heap_fragmented::HeapFragmented,
     &network_wait::NetworkWait,
     &loader_lock::LoaderLock,

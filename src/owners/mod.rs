@@ -19,6 +19,11 @@ use crate::space::{Va, VaRange};
 use crate::table::{DumpText, Table};
 
 pub use ledger::{Ledger, Slice, UsageTotal};
+pub use nt_heap::blocks::{
+    Block, BlockKind, BlockState, Corruption, CorruptionKind, for_each_block,
+};
+pub use nt_heap::sizes::SizeGroup;
+pub use nt_heap::walk::HeapWalk;
 
 /// What memory is for. The labels on screen are VMMap's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,6 +174,8 @@ pub struct Heap {
     pub virtual_blocks: Vec<VaRange>,
     /// Whether the low-fragmentation heap is on; `None` where that is not known.
     pub lfh: Option<bool>,
+    /// `FrontEndHeap`, the address of the `_LFH_HEAP`, when that is on.
+    pub front_end: Option<Va>,
     /// Free bytes by the heap's own counter.
     pub free_bytes: Option<u64>,
     /// `Counters.TotalMemoryReserved`, which leaves out large blocks; the `Reserv` of `!heap -s`.
@@ -183,6 +190,8 @@ pub struct Heap {
     pub uncommitted_ranges: Option<u64>,
     /// `Counters.LockCollisions`; the `Lock cont.` of `!heap -s`.
     pub lock_contention: Option<u64>,
+    /// Its blocks; `None` where they could not be listed.
+    pub walk: Option<HeapWalk>,
     /// What did not add up.
     pub notes: Vec<String>,
 }

@@ -70,6 +70,12 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
             HeapSpec::new(0x0500_0000).segment(0x0500_0000, 64 * MIB, 64 * MIB).free_bytes(free),
         )
     };
+    // Blocks of one or two sizes, beside as many bytes in blocks of all sizes.
+    let blocks = |sizes: &[(u64, usize)], others: u64| {
+        let heap = HeapSpec::new(0x0500_0000).segment(0x0500_0000, 64 * MIB, 64 * MIB);
+        let heap = sizes.iter().fold(heap, |heap, &(size, count)| heap.busy(size, count));
+        small().heap((0..others).fold(heap, |heap, it| heap.busy(0x2_0000 + it * 0x48, 1)))
+    };
     let mapped = |size: u64| small().mapped(0x2000_0000, size).reserve(0x5000_0000, 256 * MIB);
     let stacks = |count: u64| {
         (0..count).fold(small().reserve(0x6000_0000, 220 * MIB), |dump, it| {
@@ -101,6 +107,12 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
         ("managed-oom-recorded", managed(0x8007_000e), managed(0x8007_0057)),
         ("native-heap-dominates", heap(22 * MIB), heap(19 * MIB)),
         (
+            "repeated-block-size",
+            // Neither size has half of the busy bytes; both occur equally often.
+            blocks(&[(0x1_7994, 200), (0x1_69f8, 172)], 80),
+            blocks(&[(0x1_7994, 200), (0x1_69f8, 168)], 80),
+        ),
+        (
             "managed-heap-dominates",
             managed_synth::process(24 * MIB),
             managed_synth::process(10 * MIB),
@@ -112,6 +124,18 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
         ),
         ("mapped-memory-dominates", mapped(270 * MIB), mapped(250 * MIB)),
         ("thread-stacks-dominate", stacks(230), stacks(200)),
+        (
+            "heap-corrupt",
+            small().heap(
+                HeapSpec::new(0x0500_0000)
+                    .segment(0x0500_0000, MIB, MIB / 2)
+                    .busy(0x100, 40)
+                    .corrupt_at(20),
+            ),
+            small().heap(
+                HeapSpec::new(0x0500_0000).segment(0x0500_0000, MIB, MIB / 2).busy(0x100, 40),
+            ),
+        ),
         ("heap-fragmented", free_heap(33 * MIB), free_heap(31 * MIB)),
         (
             "network-wait",

@@ -56,6 +56,8 @@ pub(super) struct Reading {
     pub(super) counters: Counters,
     /// Whether `FrontEndHeapType` is the LFH.
     pub(super) lfh: bool,
+    /// `FrontEndHeap`, wherever it is.
+    pub(super) front_end_heap: Option<Va>,
     pub(super) front_end: Option<FrontEnd>,
 }
 
@@ -91,7 +93,8 @@ pub(super) fn choose(
         ];
         let score = fits.into_iter().map(u32::from).sum();
         if best.is_none_or(|(most, _)| most < score) {
-            best = Some((score, Reading { counters, lfh, front_end }));
+            let pointer = side.pointer(heap, layout.front_end).filter(|&it| lfh && it != 0);
+            best = Some((score, Reading { counters, lfh, front_end_heap: pointer, front_end }));
         }
     }
     best.map(|(_, reading)| reading)

@@ -4,11 +4,15 @@
 //! list of blocks too large for any segment, each with a reservation of its own. The heap's header
 //! stands at the start of its first segment. See [`layout`] for the structures.
 
+pub(super) mod blocks;
 mod counters;
 mod foreign;
 pub(super) mod layout;
+mod lfh;
 pub(super) mod side;
+pub(super) mod sizes;
 pub(super) mod survey;
+pub(super) mod walk;
 
 use std::collections::HashSet;
 
@@ -36,7 +40,8 @@ impl Owner for NtHeap {
         let survey = Survey::of(process);
         let mut account = account(&survey, notes);
         if !survey.handles.is_empty() {
-            notes.add(Note::HeapBlocksNotWalked, Place::Nowhere);
+            let others = survey.handles.iter().filter(|it| it.found != Found::Nt);
+            others.for_each(|it| notes.add(Note::HeapBlocksNotWalked, Place::Va(it.address)));
             account.tables.push(table(process, &survey, &account.heaps));
         }
         account
@@ -46,19 +51,25 @@ impl Owner for NtHeap {
 /// The heaps of this owner.
 fn account(survey: &Survey<'_>, notes: &mut Notes) -> Account {
     let mut account = Account::default();
+    let mut whole = Vec::new();
     for (handle, side) in survey.of_kind(&[Found::Nt, Found::Unknown, Found::Unreadable]) {
-        let read = match handle.found {
+        let (heap, claims, is_whole) = match handle.found {
             Found::Nt => {
                 let loose = survey.loose_segments.iter().filter(|it| it.1 == handle.address);
                 let loose: Vec<Va> = loose.map(|it| it.0).collect();
                 heap(side, handle.address, &loose, notes)
             }
-            Found::Unreadable => unreadable(side, handle.address, notes),
-            _ => foreign::heap(side, handle.address, notes),
+            other => {
+                let read = if other == Found::Unreadable { unreadable } else { foreign::heap };
+                let (heap, claims) = read(side, handle.address, notes);
+                (heap, claims, false)
+            }
         };
-        account.heaps.push(read.0);
-        account.claims.extend(read.1);
+        account.heaps.push(heap);
+        account.claims.extend(claims);
+        whole.push(is_whole);
     }
+    walk::walk_all(&survey.sides, &mut account.heaps, &whole, notes);
     account
 }
 
@@ -75,6 +86,7 @@ pub(super) fn blank(side: &Side<'_>, address: Va, kind: HeapKind) -> Heap {
         segments: Vec::new(),
         virtual_blocks: Vec::new(),
         lfh: None,
+        front_end: None,
         free_bytes: None,
         counter_reserved: None,
         counter_committed: None,
@@ -82,6 +94,7 @@ pub(super) fn blank(side: &Side<'_>, address: Va, kind: HeapKind) -> Heap {
         free_list_length: None,
         uncommitted_ranges: None,
         lock_contention: None,
+        walk: None,
         notes: Vec::new(),
     }
 }
@@ -92,13 +105,14 @@ struct Segment {
     uncommitted: u64,
 }
 
-/// Reads one heap. `loose` are segments that name it as their heap, found in memory.
-fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap, Vec<Claim>) {
+/// Reads one heap, and tells whether all of it was found. `loose` are segments that name it as
+/// their heap, found in memory.
+fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap, Vec<Claim>, bool) {
     let common = layout::common(side.pointer_size());
     let candidates = counters::candidates(side, common, address);
     let mut heap = blank(side, address, HeapKind::Nt);
     heap.flags = side.u32(address, common.flags).unwrap_or(0);
-    let Some(&lists) = candidates.first() else { return (heap, Vec::new()) };
+    let Some(&lists) = candidates.first() else { return (heap, Vec::new(), false) };
     let mut claims = Vec::new();
 
     let counted = segments(side, common, lists, loose, &mut heap, &mut claims, notes);
@@ -122,6 +136,7 @@ fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap,
         Some(reading) => {
             let counters = reading.counters;
             heap.lfh = Some(reading.lfh);
+            heap.front_end = reading.front_end_heap;
             heap.counter_reserved = Some(counters.reserved);
             heap.counter_committed = Some(counters.committed);
             heap.counter_virtual =
@@ -140,7 +155,7 @@ fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap,
             heap.notes.push("no known layout of _HEAP has counters that fit".to_owned());
         }
     }
-    (heap, claims)
+    (heap, claims, counted.whole && virtual_bytes.is_some())
 }
 
 /// Follows `SegmentList`, and adds what only memory showed.
@@ -436,7 +451,8 @@ mod tests {
     const HEAP: u64 = 0x42_0000;
     const SIZE: usize = 0x1_0000;
 
-    /// 64 KiB with a `_HEAP` of Windows 7, x86: one segment, no free blocks, all committed.
+    /// 64 KiB with a `_HEAP` of Windows 7, x86: one segment, all committed, one busy block. Headers
+    /// are not encoded.
     fn sound() -> Vec<u8> {
         let mut bytes = vec![0; SIZE];
         let heap = HEAP as u32;
@@ -447,6 +463,10 @@ mod tests {
             (0x14, head),
             (0x18, heap),
             (0x20, 0x10),
+            (0x24, heap + 0x588),
+            (0x28, heap + 0x1_0000),
+            (0x38, heap + 0x38),
+            (0x3c, heap + 0x38),
             (0x40, 2),
             (0x64, 0xeeff_eeff),
             (0xa0, heap + 0xa0),
@@ -458,6 +478,8 @@ mod tests {
             (0xdc, 0x1_0000),
             (0xe0, 0x1_0000),
             (0xec, 1),
+            (0x588, 0x0011_1f4f),
+            (0x58c, 0x0800_0000),
         ] {
             put(&mut bytes, at, value);
         }
@@ -509,6 +531,9 @@ mod tests {
         assert_eq!((heap.free_list_length, heap.lfh), (Some(0), Some(false)));
         assert_eq!(account.claims.len(), 1);
         assert_eq!(notes.iter().count(), 0);
+        let walk = heap.walk.as_ref().unwrap();
+        assert_eq!((walk.busy_blocks, walk.busy_bytes, walk.complete), (1, 0xfa70, true));
+        assert_eq!(walk.sizes[0].sample, HEAP + 0x590);
     }
 
     #[test]
@@ -545,7 +570,8 @@ mod tests {
         let (account, notes) = read(bytes);
         assert_eq!(account.heaps[0].counter_reserved, None);
         assert_eq!(account.heaps[0].reserved_bytes, 0x1_0000);
-        assert_eq!(notes.count(Note::HeapCountersDisagree), 1);
+        // The columns of counters, and the free bytes that no block has.
+        assert_eq!(notes.count(Note::HeapCountersDisagree), 2);
     }
 
     #[test]

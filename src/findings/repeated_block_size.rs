@@ -1,0 +1,108 @@
+//! A few sizes of blocks, all of them as often, hold the native heaps.
+
+use super::signs::{Basis, NOTEWORTHY, dominates};
+use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::owners::{Heap, HeapWalk, SizeGroup, Usage};
+use crate::table::{percent, units};
+
+/// Fires when one size, or sizes that are allocated together, hold at least half of what is busy
+/// in native heaps, and these hold at least half of the memory.
+pub(super) struct RepeatedBlockSize;
+
+/// Fewer blocks than this are no repetition.
+const REPEATED: u64 = 10;
+
+/// Sizes that are looked at: what holds half of a heap is among the first.
+const CANDIDATES: usize = 16;
+
+impl Check for RepeatedBlockSize {
+    fn id(&self) -> &'static str {
+        "repeated-block-size"
+    }
+
+    fn role(&self) -> Role {
+        Role::Cause(1)
+    }
+
+    fn explain(&self) -> &'static str {
+        "Blocks of one size, or of a few sizes that occur equally often, hold at least half of what \
+         is allocated from native heaps. Programs allocate in many sizes; so many blocks alike come \
+         from one place in the code. Sizes that occur equally often are allocated together, such as \
+         a structure and the two buffers that it points to.\n\n\
+         Find that place: set gflags /i program.exe +ust, restart the program, dump it again, and \
+         the dump holds the stack of each block. What stands in the blocks often tells without: \
+         look for names, file headers and certificates. Whether the number grows is told by a \
+         second dump some hours later; a cache that is full stays as it is."
+    }
+
+    fn check(&self, case: &Case<'_>) -> Option<Finding> {
+        dominates(case, &[Usage::Heap], Basis::Memory)?;
+        let walked = || {
+            let reported = case.heaps.iter().filter(|it| !it.wow64_native);
+            reported.filter_map(|it| Some((it, it.walk.as_ref()?)))
+        };
+        let busy = walked().map(|(_, it)| it.busy_bytes).fold(0, u64::saturating_add);
+        let units_of_heaps = walked().filter_map(|(heap, walk)| Some((heap, walk, unit(walk)?)));
+        let (heap, walk, unit) = units_of_heaps
+            .max_by_key(|(heap, _, unit)| (total(unit), std::cmp::Reverse(heap.address)))?;
+        let bytes = total(&unit);
+        if bytes < NOTEWORTHY || bytes.saturating_mul(2) < busy {
+            return None;
+        }
+        let unread = |it: &&Heap| it.walk.as_ref().is_none_or(|it| !it.complete);
+        let some_unread = case.heaps.iter().filter(|it| !it.wow64_native).any(|it| unread(&it));
+        let share = percent(bytes, walk.busy_bytes);
+        let mut evidence: Vec<Evidence> = unit.iter().map(|it| row(it)).collect();
+        evidence.push(Evidence::new(
+            "heap",
+            format!("{:#010x}, {share:.1} % of its {}", heap.address, units(walk.busy_bytes)),
+        ));
+        let blocks = match unit.as_slice() {
+            [one] => format!("{} blocks of {:#x} bytes", one.count, one.size_bytes),
+            several => format!("blocks of {} sizes that occur equally often", several.len()),
+        };
+        Some(Finding {
+            id: self.id(),
+            confidence: if some_unread { Confidence::Likely } else { Confidence::Certain },
+            headline: format!("{blocks} hold {} of heap {:#010x}", units(bytes), heap.address),
+            evidence,
+            next_steps: vec![
+                "See the sizes: `oomscope heaps --stat DUMP`".to_owned(),
+                "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: the \
+                 dump then holds the stack of every allocation."
+                    .to_owned(),
+                "Take a second dump some hours later and compare: what grows is told by two."
+                    .to_owned(),
+            ],
+            bytes,
+        })
+    }
+}
+
+/// A size as `!heap -stat` prints it.
+fn row(it: &SizeGroup) -> Evidence {
+    let SizeGroup { size_bytes, count, total_bytes, percent, .. } = it;
+    let value = format!("{size_bytes:#x} x {count:#x} = {total_bytes:#x} ({percent:.2} %)");
+    Evidence::new("size x count", value)
+}
+
+/// Sizes that occur equally often, give or take 15 %, and hold most together. Each has one percent
+/// of the heap or more: among hundreds of small sizes some have that count by chance.
+fn unit(walk: &HeapWalk) -> Option<Vec<&SizeGroup>> {
+    let weighty = |it: &&SizeGroup| {
+        REPEATED <= it.count && walk.busy_bytes <= it.total_bytes.saturating_mul(100)
+    };
+    let first: Vec<&SizeGroup> = walk.sizes.iter().filter(weighty).take(CANDIDATES).collect();
+    let like = |most: &SizeGroup| -> Vec<&SizeGroup> {
+        let near = |it: &&SizeGroup| {
+            it.count <= most.count && most.count.saturating_mul(85) <= it.count.saturating_mul(100)
+        };
+        first.iter().copied().filter(near).collect()
+    };
+    // Fewer sizes first: a unit is not made larger than it must be.
+    first.iter().map(|it| like(it)).max_by_key(|it| (total(it), std::cmp::Reverse(it.len())))
+}
+
+fn total(unit: &[&SizeGroup]) -> u64 {
+    unit.iter().map(|it| it.total_bytes).fold(0, u64::saturating_add)
+}
