@@ -15,6 +15,9 @@ const REPEATED: u64 = 10;
 /// Sizes that are looked at: what holds half of a heap is among the first.
 const CANDIDATES: usize = 16;
 
+/// `FLG_USER_STACK_TRACE_DB`: gflags +ust is on already.
+const STACK_TRACES: u32 = 0x1000;
+
 impl Check for RepeatedBlockSize {
     fn id(&self) -> &'static str {
         "repeated-block-size"
@@ -61,19 +64,25 @@ impl Check for RepeatedBlockSize {
             [one] => format!("{} blocks of {:#x} bytes", one.count, one.size_bytes),
             several => format!("blocks of {} sizes that occur equally often", several.len()),
         };
+        let mut next_steps = vec!["See the heaps: `oomscope heaps DUMP`".to_owned()];
+        let peb = case.process.peb.as_ref();
+        if peb.is_none_or(|it| it.nt_global_flag & STACK_TRACES == 0) {
+            next_steps.push(
+                "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: the \
+                 dump then holds the stack of every allocation."
+                    .to_owned(),
+            );
+        }
+        next_steps.push(
+            "Take a second dump some hours later and compare: what grows is told by two."
+                .to_owned(),
+        );
         Some(Finding {
             id: self.id(),
             confidence: if some_unread { Confidence::Likely } else { Confidence::Certain },
             headline: format!("{blocks} hold {} of heap {:#010x}", units(bytes), heap.address),
             evidence,
-            next_steps: vec![
-                "See the sizes: `oomscope heaps --stat DUMP`".to_owned(),
-                "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: the \
-                 dump then holds the stack of every allocation."
-                    .to_owned(),
-                "Take a second dump some hours later and compare: what grows is told by two."
-                    .to_owned(),
-            ],
+            next_steps,
             bytes,
         })
     }

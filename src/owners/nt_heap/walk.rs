@@ -224,7 +224,7 @@ fn finish(heap: &mut Heap, plan: &Plan<'_>, total: Tally, whole: bool, notes: &m
     walk.sizes = sizes.into_groups(walk.busy_bytes);
     walk.complete = whole && walk.skipped_bytes == 0;
     walk.lfh_key = plan.lfh_key;
-    if plan.broken_lists != 0 {
+    if plan.broken_lists != 0 && absent == 0 {
         notes.add_many(Note::HeapListBroken, plan.broken_lists, place());
         let segments = plan.broken_lists;
         heap.notes.push(format!("the list of uncommitted ranges of {segments} segments breaks"));
