@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use super::values;
 use crate::findings;
 use crate::owners::Usage;
-use crate::report::model::{RegionFilter, ThreadFilter};
+use crate::report::model::{HeapFilter, RegionFilter, ThreadFilter};
 use crate::stacks;
 
 /// Reads Windows process dumps and says which memory limit the process hit, who holds the memory,
@@ -113,9 +113,13 @@ Examples:
   oomscope map crash.dmp --regions
   oomscope map crash.dmp --usage private-data --min-size 1MiB")]
     Map(MapArgs),
-    /// A row a heap
-    #[command(after_help = "Example:\n  oomscope heaps crash.dmp")]
-    Heaps(OneDump),
+    /// A row a heap, or busy blocks by requested size
+    #[command(after_help = "\
+Examples:
+  oomscope heaps crash.dmp
+  oomscope heaps crash.dmp --stat
+  oomscope heaps crash.dmp --stat --heap 0x00420000 --limit 100")]
+    Heaps(HeapArgs),
     /// Stacks, equal ones folded, with what each thread waits for
     #[command(after_help = "\
 Examples:
@@ -173,6 +177,27 @@ impl MapArgs {
         let listed = self.regions || self.usage.is_some() || self.min_size.is_some();
         let usage = Usage::ALL.iter().find(|it| Some(it.id()) == self.usage.as_deref());
         listed.then(|| RegionFilter { usage: usage.copied(), min_size: self.min_size.unwrap_or(0) })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HeapArgs {
+    #[command(flatten)]
+    dump: OneDump,
+    /// Busy blocks by requested size: count, total, percent of the heap's busy bytes
+    #[arg(long)]
+    stat: bool,
+    /// Only this heap, by its address
+    #[arg(long, value_name = "ADDR", value_parser = values::address)]
+    heap: Option<u64>,
+    /// Sizes of each heap that text shows; JSON has all
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "stat")]
+    limit: usize,
+}
+
+impl HeapArgs {
+    pub(super) fn filter(&self) -> HeapFilter {
+        HeapFilter { heap: self.heap, sizes: self.stat, limit: self.limit }
     }
 }
 
@@ -260,7 +285,7 @@ impl Command {
         match self {
             Command::Report(it) => &it.dumps,
             Command::Map(it) => std::slice::from_ref(&it.dump.dump),
-            Command::Heaps(it) => std::slice::from_ref(&it.dump),
+            Command::Heaps(it) => std::slice::from_ref(&it.dump.dump),
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
             Command::Address(it) => std::slice::from_ref(&it.dump.dump),
             Command::Explain(_) => &[],

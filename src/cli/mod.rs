@@ -94,7 +94,7 @@ impl Render for Command {
         match self {
             Command::Report(args) => text::report(out, it, &args.options(), layout),
             Command::Map(args) => text::map(out, it, args.filter().as_ref(), layout),
-            Command::Heaps(_) => text::heaps(out, it, layout),
+            Command::Heaps(args) => text::heaps(out, it, &args.filter(), layout),
             Command::Threads(args) => text::threads(out, it, &args.filter(), layout),
             Command::Address(args) => text::addresses(out, it, &args.addresses, layout),
             Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
@@ -105,7 +105,7 @@ impl Render for Command {
         match self {
             Command::Report(args) => Model::of(it, &args.options()),
             Command::Map(args) => Model::map(it, args.filter().as_ref()),
-            Command::Heaps(_) => Model::heaps(it),
+            Command::Heaps(args) => Model::heaps(it, &args.filter()),
             Command::Threads(args) => Model::threads(it, &args.filter()),
             Command::Address(args) => Model::addresses(it, &args.addresses),
             Command::Explain(args) => Model::explanations(args.id.as_deref()),

@@ -64,7 +64,7 @@ impl Check for RepeatedBlockSize {
             [one] => format!("{} blocks of {:#x} bytes", one.count, one.size_bytes),
             several => format!("blocks of {} sizes that occur equally often", several.len()),
         };
-        let mut next_steps = vec!["See the heaps: `oomscope heaps DUMP`".to_owned()];
+        let mut next_steps = vec!["See the heaps: `oomscope heaps DUMP --stat`".to_owned()];
         let peb = case.process.peb.as_ref();
         if peb.is_none_or(|it| it.nt_global_flag & STACK_TRACES == 0) {
             next_steps.push(

@@ -18,6 +18,8 @@ use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
 
+/// Sizes of a heap in a report, as many as `!heap -stat` prints.
+const SIZES: usize = 20;
 /// Ids of equal stacks that a thread names.
 const FOLDED: usize = 64;
 
@@ -396,7 +398,8 @@ pub struct Heap {
     pub free_bytes: Option<u64>,
     /// What did not add up.
     pub notes: Vec<String>,
-    /// Busy blocks by requested size, largest total first. Empty when blocks were not walked.
+    /// Busy blocks by requested size, largest total first: the first 20 in a report, all of them
+    /// from `heaps --stat`. Empty when blocks were not walked.
     pub sizes: Vec<HeapSize>,
     /// Whether it belongs to the 64-bit side of a 32-bit process.
     pub wow64_native: bool,
@@ -439,6 +442,9 @@ pub struct HeapSize {
     pub total_bytes: u64,
     /// Share of the heap's busy bytes.
     pub percent: f64,
+    /// User address of the block that stands lowest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_address: Option<String>,
 }
 
 /// Busy blocks that hold the same kind of thing.
@@ -803,7 +809,7 @@ impl Model {
             verdict: Some(it.verdict()),
             findings: Some(analysis.findings.iter().map(finding).collect()),
             memory: it.memory(None),
-            heaps: Some(it.heaps()),
+            heaps: Some(it.heaps(None, SIZES)),
             managed: it.managed(),
             threads: Some(it.threads()),
             tables: Some(it.tables()),
@@ -823,10 +829,12 @@ impl Model {
         }
     }
 
-    /// The native heaps.
-    pub fn heaps(analysis: &Analysis) -> Self {
+    /// The native heaps, or one of them.
+    pub fn heaps(analysis: &Analysis, filter: &HeapFilter) -> Self {
         let it = Writer { analysis, bitness: analysis.process.bitness };
-        Self { schema_version: SCHEMA_VERSION, heaps: Some(it.heaps()), ..Self::default() }
+        let sizes = if filter.sizes { usize::MAX } else { SIZES };
+        let heaps = Some(it.heaps(filter.heap, sizes));
+        Self { schema_version: SCHEMA_VERSION, heaps, ..Self::default() }
     }
 
     /// The threads that pass the filter.
@@ -882,6 +890,17 @@ impl RegionFilter {
     pub fn passes(&self, slice: &owners::Slice) -> bool {
         self.usage.is_none_or(|it| it == slice.usage) && self.min_size <= slice.region.range.size()
     }
+}
+
+/// Which heaps are listed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HeapFilter {
+    /// Only this heap.
+    pub heap: Option<Va>,
+    /// Their busy blocks by size, instead of a row a heap.
+    pub sizes: bool,
+    /// Sizes of each heap that text shows.
+    pub limit: usize,
 }
 
 /// Which threads are listed.
@@ -1084,11 +1103,15 @@ impl Writer<'_> {
         }
     }
 
-    fn heaps(&self) -> Vec<Heap> {
-        self.analysis.heaps.iter().map(|it| self.heap(it)).collect()
+    fn heaps(&self, only: Option<Va>, sizes: usize) -> Vec<Heap> {
+        let heaps = self.analysis.heaps.iter();
+        let heaps = heaps.filter(|it| only.is_none_or(|only| only == it.address));
+        heaps.map(|it| self.heap(it, sizes)).collect()
     }
 
-    fn heap(&self, it: &owners::Heap) -> Heap {
+    fn heap(&self, it: &owners::Heap, sizes: usize) -> Heap {
+        let walk = it.walk.as_ref();
+        let groups = walk.map(|it| it.sizes.as_slice()).unwrap_or_default();
         let counters = HeapCounters {
             reserved_bytes: it.counter_reserved,
             committed_bytes: it.counter_committed,
@@ -1115,13 +1138,24 @@ impl Writer<'_> {
             segments: it.segments.len() as u64,
             virtual_blocks: it.virtual_blocks.len() as u64,
             front_end: it.lfh.map(|it| if it { "lfh" } else { "none" }.to_owned()),
-            busy_blocks: None,
-            busy_bytes: None,
+            busy_blocks: walk.map(|it| it.busy_blocks),
+            busy_bytes: walk.map(|it| it.busy_bytes),
             free_bytes: it.free_bytes,
             notes: it.notes.clone(),
-            sizes: Vec::new(),
+            sizes: groups.iter().take(sizes).map(|it| self.size(it)).collect(),
             wow64_native: it.wow64_native,
             counters: counted.iter().any(Option::is_some).then_some(counters),
+        }
+    }
+
+    fn size(&self, it: &owners::SizeGroup) -> HeapSize {
+        HeapSize {
+            size_bytes: it.size_bytes,
+            count: it.count,
+            total_bytes: it.total_bytes,
+            // Two digits, as `!heap -stat` prints.
+            percent: (it.percent * 100.0).round() / 100.0,
+            sample_address: Some(self.hex(it.sample)),
         }
     }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use oomscope::report::model::{RegionFilter, ThreadFilter};
+use oomscope::report::model::{HeapFilter, RegionFilter, ThreadFilter};
 use oomscope::report::{Model, ReportOptions, TextOptions, text, write_json};
 use oomscope::{Analysis, Options, Quiet};
 use rayon::prelude::*;
@@ -164,7 +164,9 @@ fn every_command_says_what_it_said_on_every_sample() {
         let all = RegionFilter::default();
         let (report, threads) = (ReportOptions::default(), ThreadFilter::default());
         let places = places(it);
-        let commands: [(&str, Render<'_>, Model); 6] = [
+        let heaps = HeapFilter::default();
+        let stat = HeapFilter { sizes: true, limit: 20, ..heaps };
+        let commands: [(&str, Render<'_>, Model); 7] = [
             ("report", &|out, w| text::report(out, it, &report, w), Model::of(it, &report)),
             ("map", &|out, w| text::map(out, it, None, w), Model::map(it, None)),
             (
@@ -172,7 +174,8 @@ fn every_command_says_what_it_said_on_every_sample() {
                 &|out, w| text::map(out, it, Some(&all), w),
                 Model::map(it, Some(&all)),
             ),
-            ("heaps", &|out, w| text::heaps(out, it, w), Model::heaps(it)),
+            ("heaps", &|out, w| text::heaps(out, it, &heaps, w), Model::heaps(it, &heaps)),
+            ("heaps-stat", &|out, w| text::heaps(out, it, &stat, w), Model::heaps(it, &stat)),
             (
                 "threads",
                 &|out, w| text::threads(out, it, &threads, w),
@@ -248,12 +251,14 @@ fn the_report_says_what_it_said_on_every_shared_dump() {
         let threads = ThreadFilter { unfolded: true, ..ThreadFilter::default() };
         text_of(name, &|out, w| text::map(out, &analysis, None, w));
         text_of(name, &|out, w| text::map(out, &analysis, Some(&all), w));
-        text_of(name, &|out, w| text::heaps(out, &analysis, w));
+        let stat = HeapFilter { sizes: true, limit: 20, heap: None };
+        text_of(name, &|out, w| text::heaps(out, &analysis, &HeapFilter::default(), w));
+        text_of(name, &|out, w| text::heaps(out, &analysis, &stat, w));
         text_of(name, &|out, w| text::threads(out, &analysis, &threads, w));
         text_of(name, &|out, w| text::addresses(out, &analysis, &places, w));
         let models = [
             Model::map(&analysis, Some(&all)),
-            Model::heaps(&analysis),
+            Model::heaps(&analysis, &stat),
             Model::threads(&analysis, &threads),
             Model::addresses(&analysis, &places),
         ];

@@ -2,7 +2,10 @@
 
 use oomscope::{Analysis, Options, Quiet};
 
-use crate::dumps::{all, dump};
+use oomscope::report::Model;
+use oomscope::report::model::HeapFilter;
+
+use crate::dumps::{all, dump, number, truth};
 
 fn analyze(name: &str) -> Option<Analysis> {
     let path = dump(name)?;
@@ -66,5 +69,24 @@ fn runtimes_are_named_with_their_versions() {
             analysis.process.runtimes.iter().map(|it| it.version.as_deref()).collect();
         assert_eq!(versions, [Some(version)], "{name}");
         assert_eq!(analysis.managed.len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn block_sizes_are_listed_as_a_debugger_prints_them() {
+    for name in ["seed/seed-before", "seed/seed-after", "seed/oom-3g"] {
+        let (Some(analysis), Some(truth)) = (analyze(name), truth(name)) else { continue };
+        let stat = HeapFilter { sizes: true, heap: Some(0x0042_0000), limit: 20 };
+        let model = serde_json::to_value(Model::heaps(&analysis, &stat)).unwrap();
+        let heaps = model["heaps"].as_array().unwrap();
+        assert_eq!(heaps.len(), 1);
+        let rows = truth["heaps"][0]["stat_top20"].as_array().unwrap();
+        for (ours, theirs) in heaps[0]["sizes"].as_array().unwrap().iter().zip(rows) {
+            for (idx, key) in ["size_bytes", "count", "total_bytes"].into_iter().enumerate() {
+                assert_eq!(number(&ours[key]), number(&theirs[idx]), "{name} {key}: {theirs}");
+            }
+            assert_eq!(ours["percent"], theirs[3], "{name}: {theirs}");
+        }
+        println!("{name}: {} rows of !heap -stat agree", rows.len());
     }
 }

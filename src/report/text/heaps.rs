@@ -2,29 +2,44 @@
 
 use std::io::{self, Write};
 
+use super::super::model::HeapFilter;
 use super::super::page::{Align, Grid, Page};
 use super::super::{TextOptions, units};
 use super::list;
 use crate::Analysis;
 use crate::owners::Heap;
+use crate::space::Va;
 
 /// Writes every native heap: what the segments add up to, then what the headers count.
 ///
 /// # Errors
 ///
 /// When `out` takes no more.
-pub fn heaps(out: &mut dyn Write, analysis: &Analysis, layout: TextOptions) -> io::Result<()> {
+pub fn heaps(
+    out: &mut dyn Write,
+    analysis: &Analysis,
+    filter: &HeapFilter,
+    layout: TextOptions,
+) -> io::Result<()> {
     let mut page = Page::new(out, layout);
     page.labelled("Dump", &analysis.file_name.for_terminal())?;
+    if filter.heap.is_some_and(|only| !analysis.heaps.iter().any(|it| it.address == only)) {
+        page.heading("Heaps")?;
+        return page.text(2, 2, "no heap has this address; without --heap all are shown");
+    }
+    if filter.sizes {
+        return stat(&mut page, analysis, filter);
+    }
     if analysis.heaps.is_empty() {
         page.heading("Heaps")?;
         let listed = analysis.process.peb.as_ref().map_or(0, |it| it.heaps.len()) as u64;
         let heaps = units::counted(listed, "heap", "heaps");
         return page.text(2, 2, &format!("the process lists {heaps}; none is in the dump"));
     }
-    table(&mut page, analysis, usize::MAX)?;
-    counters(&mut page, analysis)?;
-    for heap in analysis.heaps.iter().filter(|it| !it.notes.is_empty()) {
+    table(&mut page, analysis, filter.heap, usize::MAX)?;
+    counters(&mut page, analysis, filter.heap)?;
+    let shown = |it: &&Heap| filter.heap.is_none_or(|only| only == it.address);
+    for heap in analysis.heaps.iter().filter(shown).filter(|it| !it.notes.is_empty()) {
         let address = units::address(heap.address, analysis.process.bitness);
         page.heading(&format!("Heap {address}"))?;
         for note in &heap.notes {
@@ -35,11 +50,17 @@ pub fn heaps(out: &mut dyn Write, analysis: &Analysis, layout: TextOptions) -> i
 }
 
 /// The largest heaps first, at most `rows` of them.
-pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io::Result<()> {
+pub(super) fn table(
+    page: &mut Page<'_>,
+    analysis: &Analysis,
+    only: Option<Va>,
+    rows: usize,
+) -> io::Result<()> {
     if analysis.heaps.is_empty() {
         return Ok(());
     }
-    let mut heaps: Vec<&Heap> = analysis.heaps.iter().collect();
+    let shown = |it: &&Heap| only.is_none_or(|only| only == it.address);
+    let mut heaps: Vec<&Heap> = analysis.heaps.iter().filter(shown).collect();
     heaps.sort_by_key(|it| std::cmp::Reverse(it.committed_bytes));
     let committed = heaps.iter().map(|it| it.committed_bytes).fold(0, u64::saturating_add);
     let count = units::counted(heaps.len() as u64, "heap", "heaps");
@@ -49,6 +70,7 @@ pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io
         ("Kind", Align::Left),
         ("Reserved", Align::Right),
         ("Committed", Align::Right),
+        ("Busy", Align::Right),
         ("Free", Align::Right),
         ("Segments", Align::Right),
         ("Large", Align::Right),
@@ -70,6 +92,7 @@ pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io
             it.kind.id().to_owned(),
             units::bytes(it.reserved_bytes),
             units::bytes(it.committed_bytes),
+            it.walk.as_ref().map(|it| units::bytes(it.busy_bytes)).unwrap_or_default(),
             it.free_bytes.map(units::bytes).unwrap_or_default(),
             units::count(it.segments.len() as u64),
             large,
@@ -83,10 +106,65 @@ pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io
     Ok(())
 }
 
+/// Busy blocks by requested size, heap by heap.
+fn stat(page: &mut Page<'_>, analysis: &Analysis, filter: &HeapFilter) -> io::Result<()> {
+    let shown = |it: &&Heap| filter.heap.is_none_or(|only| only == it.address);
+    let busy = |it: &Heap| it.walk.as_ref().map_or(0, |it| it.busy_bytes);
+    let mut heaps: Vec<&Heap> = analysis.heaps.iter().filter(shown).collect();
+    heaps.sort_by_key(|it| std::cmp::Reverse(busy(it)));
+    for it in heaps {
+        sizes(page, analysis, it, filter.limit)?;
+    }
+    Ok(())
+}
+
+/// The sizes of one heap, in the numbers of `!heap -stat`.
+pub(super) fn sizes(
+    page: &mut Page<'_>,
+    analysis: &Analysis,
+    heap: &Heap,
+    rows: usize,
+) -> io::Result<()> {
+    let address = units::address(heap.address, analysis.process.bitness);
+    let Some(walk) = &heap.walk else {
+        page.heading(&format!("Blocks of heap {address}"))?;
+        return page.text(2, 2, "not listed: a heap of this kind, or not in the dump");
+    };
+    let blocks = units::counted(walk.busy_blocks, "busy block", "busy blocks");
+    let busy = units::bytes(walk.busy_bytes);
+    let part = if walk.complete { "" } else { ", not all of it seen" };
+    page.heading(&format!("Blocks of heap {address} ({blocks}, {busy}{part})"))?;
+    let mut grid = Grid::new(&[
+        ("Size", Align::Right),
+        ("Count", Align::Right),
+        ("Total", Align::Right),
+        ("Percent", Align::Right),
+        ("", Align::Right),
+        ("First", Align::Left),
+    ]);
+    for it in walk.sizes.iter().take(rows) {
+        grid.row([
+            format!("{:#x}", it.size_bytes),
+            format!("{:#x}", it.count),
+            format!("{:#x}", it.total_bytes),
+            format!("{:.2}", it.percent),
+            units::bytes(it.total_bytes),
+            units::address(it.sample, analysis.process.bitness),
+        ]);
+    }
+    page.table(2, &grid)?;
+    if rows < walk.sizes.len() {
+        let more = walk.sizes.len() - rows;
+        page.text(2, 2, &format!("… {more} more: oomscope heaps DUMP --stat --heap {address}"))?;
+    }
+    Ok(())
+}
+
 /// The headers' own counters, in K, in the columns of `!heap -s`.
-fn counters(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
-    let heaps: Vec<&Heap> =
-        analysis.heaps.iter().filter(|it| it.counter_reserved.is_some()).collect();
+fn counters(page: &mut Page<'_>, analysis: &Analysis, only: Option<Va>) -> io::Result<()> {
+    let shown = |it: &&Heap| only.is_none_or(|only| only == it.address);
+    let counted = |it: &&Heap| it.counter_reserved.is_some();
+    let heaps: Vec<&Heap> = analysis.heaps.iter().filter(shown).filter(counted).collect();
     if heaps.is_empty() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use super::threads::{cpu_ms, group, thread_name};
 use super::{heaps, list, map};
 use crate::Analysis;
 use crate::findings::{Confidence, Evidence};
-use crate::owners::Usage;
+use crate::owners::{self, Usage};
 use crate::stacks::{Folded, Frame, Wait, deciding_frames, fold};
 use crate::table::for_terminal;
 
@@ -25,6 +25,8 @@ const FRAMES: usize = 12;
 const IDLE: usize = 3;
 /// Waits on the first screen.
 const WAITS: usize = 5;
+/// Sizes of the largest heap.
+const SIZES: usize = 8;
 /// Calls of a wait on the first screen.
 const CALLS: usize = 4;
 
@@ -46,7 +48,11 @@ pub fn report(
     holders(&mut page, analysis)?;
     waits(&mut page, analysis)?;
     map::usage(&mut page, analysis)?;
-    heaps::table(&mut page, analysis, HEAPS)?;
+    heaps::table(&mut page, analysis, None, HEAPS)?;
+    let busy = |it: &&owners::Heap| it.walk.as_ref().map_or(0, |it| it.busy_bytes);
+    if let Some(largest) = analysis.heaps.iter().max_by_key(busy).filter(|it| busy(it) != 0) {
+        heaps::sizes(&mut page, analysis, largest, SIZES)?;
+    }
     managed(&mut page, analysis)?;
     threads_that_matter(&mut page, analysis)?;
     exception(&mut page, analysis)?;

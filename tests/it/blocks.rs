@@ -1,10 +1,4 @@
 //! Blocks of NT heaps against the truth that the dumps' makers wrote down.
-//!
-//! The dumps are not part of the repository; without them these tests say so and pass.
-
-// Tests may stop where the program may not.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::print_stdout, unreachable_pub)]
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -18,11 +12,7 @@ use oomscope::synth::{HeapSpec, SynthDump, mutate};
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
 
-#[allow(dead_code)]
-#[path = "it/dumps.rs"]
-mod dumps;
-
-use dumps::number as hex;
+use crate::dumps::{self, number as hex};
 
 fn analysis(folder: &str, name: &str) -> Option<Analysis> {
     let dump = dumps::dump(&format!("{folder}/{name}"))?;
