@@ -5,6 +5,7 @@
 //! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::{ReportOptions, units};
 use crate::Analysis;
 use crate::findings;
 use crate::notes::{Note, Place};
-use crate::owners::{self, Usage};
+use crate::owners::{self, BlockKind, BlockState, Usage};
 use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
@@ -708,12 +709,32 @@ pub struct Address {
     /// The native heap that it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heap: Option<HeapPlace>,
+    /// The block of that heap, where blocks are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<BlockPlace>,
     /// The managed heap that it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_heap: Option<GcRange>,
     /// The thread whose stack it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stack_of_thread: Option<u32>,
+}
+
+/// A block of a native heap.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct BlockPlace {
+    /// Its header.
+    pub header: String,
+    /// What `HeapAlloc` returned.
+    pub user_address: String,
+    /// Requested size; of a free block, what is behind its header.
+    pub size_bytes: u64,
+    /// Bytes that it takes, from its header on.
+    pub allocated_bytes: u64,
+    /// `busy`, `free`, `internal`.
+    pub state: String,
+    /// `backend`, `lfh`, `virtual`.
+    pub kind: String,
 }
 
 /// One `VirtualAlloc` or `MapViewOfFile`.
@@ -1326,9 +1347,46 @@ impl Writer<'_> {
             allocation,
             image: process.images.at(va).map(|it| self.image(it, va)),
             heap: it.heaps.iter().find_map(part),
+            block: it
+                .heaps
+                .iter()
+                .filter(|it| part(it).is_some())
+                .find_map(|it| self.block(it, va)),
             managed_heap: gc.map(|it| self.gc_range(it)),
             stack_of_thread: stack.map(|it| it.id),
         }
+    }
+
+    fn block(&self, heap: &owners::Heap, va: Va) -> Option<BlockPlace> {
+        let mut found = None;
+        owners::for_each_block(&self.analysis.process, heap, |it| {
+            let inside = it.header <= va && va < it.header.saturating_add(it.allocated);
+            // A carrier's slots follow it, and say more.
+            if !inside || it.state == BlockState::Carrier {
+                return ControlFlow::Continue(());
+            }
+            found = Some(it);
+            ControlFlow::Break(())
+        });
+        let it = found?;
+        let state = match it.state {
+            BlockState::Busy => "busy",
+            BlockState::Free => "free",
+            BlockState::Internal | BlockState::Carrier => "internal",
+        };
+        let kind = match it.kind {
+            BlockKind::Backend => "backend",
+            BlockKind::Lfh => "lfh",
+            BlockKind::Virtual => "virtual",
+        };
+        Some(BlockPlace {
+            header: self.hex(it.header),
+            user_address: self.hex(it.user),
+            size_bytes: it.requested,
+            allocated_bytes: it.allocated,
+            state: state.to_owned(),
+            kind: kind.to_owned(),
+        })
     }
 
     fn image(&self, image: &crate::process::Image, va: Va) -> ImagePlace {

@@ -15,6 +15,7 @@ mod managed;
 mod managed_synth;
 mod map;
 mod one_way;
+mod peer;
 mod readme;
 mod registered;
 mod samples;

@@ -90,3 +90,15 @@ fn block_sizes_are_listed_as_a_debugger_prints_them() {
         println!("{name}: {} rows of !heap -stat agree", rows.len());
     }
 }
+
+#[test]
+fn an_address_is_told_with_its_block() {
+    // The block of the public write-up: header 0x2004dc68, 0x27994 bytes at 0x2004dc80.
+    let Some(analysis) = analyze("seed/seed-ust") else { return };
+    let model = serde_json::to_value(Model::addresses(&analysis, &[0x2004_e000])).unwrap();
+    let block = &model["addresses"][0]["block"];
+    assert_eq!(block["header"], "0x2004dc68");
+    assert_eq!(block["user_address"], "0x2004dc80");
+    assert_eq!(block["size_bytes"], 0x27994);
+    assert_eq!(block["state"], "busy");
+}

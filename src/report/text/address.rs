@@ -79,6 +79,15 @@ fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
         let text = format!("{} ({}), {part} {}", heap.address, heap.kind, heap.part_address);
         page.labelled("Heap", &text)?;
     }
+    if let Some(block) = &it.block {
+        let words = [
+            format!("{} block at {}", block.state, block.user_address),
+            format!("{:#x} bytes ({})", block.size_bytes, units::bytes(block.size_bytes)),
+            format!("header {}", block.header),
+            block.kind.clone(),
+        ];
+        page.labelled("Block", &list(words))?;
+    }
     if let Some(gc) = &it.managed_heap {
         let size = units::bytes(gc.size_bytes);
         page.labelled("GC heap", &format!("{}, {} of {size}", gc.generation, gc.address))?;
