@@ -298,13 +298,16 @@ pub struct Finding {
 pub struct Memory {
     /// One row for each usage. Together they are the whole address space.
     pub usage: Vec<UsageRow>,
-    /// Committed private memory.
-    pub private_bytes: u64,
+    /// Committed private memory. Absent without a whole memory map, like the sums that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_bytes: Option<u64>,
     /// Committed memory of any type.
-    pub committed_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed_bytes: Option<u64>,
     /// Reserved memory that is not committed.
-    pub reserved_bytes: u64,
-    /// `MEM_FREE` below the ceiling, as `VirtualQuery` reports it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_bytes: Option<u64>,
+    /// `MEM_FREE`, as `VirtualQuery` reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
     /// The largest range of it.
@@ -995,7 +998,7 @@ impl Writer<'_> {
             truncated: cut.iter().any(|&note| it.notes.count(note) != 0),
             streams: streams.collect(),
             captured_bytes: it.process.dump_memory().captured_bytes(),
-            committed_bytes: (!it.process.regions.is_empty()).then_some(it.ledger.committed_bytes),
+            committed_bytes: it.process.map_is_whole.then_some(it.ledger.committed_bytes),
             fitness: fitness.collect(),
             comments: it.process.comments.iter().map(|it| it.raw().to_owned()).collect(),
         }
@@ -1089,17 +1092,19 @@ impl Writer<'_> {
             largest_bytes: it.largest_bytes,
         });
         let size = |range: Option<VaRange>| range.map_or(0, VaRange::size);
-        let free = process.regions.lists_free();
+        // Without a map these would be sums of what happened to be captured.
+        let whole = process.map_is_whole;
+        let free = whole && process.regions.lists_free();
         let regions = filter.map(|filter| {
             let slices = ledger.slices().iter().filter(|it| filter.passes(it));
             slices.map(|it| self.region(it)).collect()
         });
         Some(Memory {
             usage: usage.collect(),
-            private_bytes: ledger.private_bytes,
-            committed_bytes: ledger.committed_bytes,
-            reserved_bytes: ledger.reserved_bytes,
-            free_bytes: free.then_some(ledger.free_below_ceiling),
+            private_bytes: whole.then_some(ledger.private_bytes),
+            committed_bytes: whole.then_some(ledger.committed_bytes),
+            reserved_bytes: whole.then_some(ledger.reserved_bytes),
+            free_bytes: free.then_some(ledger.free_bytes),
             largest_free_bytes: free.then(|| size(ledger.largest_free)),
             largest_allocatable_bytes: free.then(|| size(ledger.largest_allocatable)),
             map_is_whole: process.map_is_whole,
