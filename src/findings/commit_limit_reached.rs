@@ -1,6 +1,8 @@
 //! The machine, or the job, has no commit left to give.
 
-use super::signs::{USUAL_RESERVATION, exception_evidence, failed_request, native_oom};
+use super::signs::{
+    USUAL_RESERVATION, exception_evidence, failed_request, free_is_known, native_oom,
+};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::table::{percent, units};
 
@@ -86,7 +88,7 @@ impl Check for CommitLimitReached {
         let needed = failed_request(case).unwrap_or(USUAL_RESERVATION);
         let by_code = code == "STATUS_COMMITMENT_LIMIT";
         // Counters that show no limit, or no map to tell addresses by: the code alone must say it.
-        let told_otherwise = system.is_some() || !case.process.map_is_whole;
+        let told_otherwise = system.is_some() || !free_is_known(case);
         if told_otherwise && !by_code || largest < needed {
             return None;
         }

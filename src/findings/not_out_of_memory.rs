@@ -1,6 +1,6 @@
 //! No limit was hit, which is an answer.
 
-use super::signs::{address_space_evidence, allocation_failed, exception_evidence};
+use super::signs::{address_space_evidence, allocation_failed, exception_evidence, free_is_known};
 use super::{ALL, Case, Check, Confidence, Evidence, Finding, Role};
 use crate::table::{percent, units};
 
@@ -31,7 +31,7 @@ impl Check for NotOutOfMemory {
             return None;
         }
         let mut evidence = Vec::new();
-        if case.process.map_is_whole {
+        if free_is_known(case) {
             evidence.extend(address_space_evidence(case));
         }
         if let Some(it) = case.process.system_memory {
@@ -48,7 +48,7 @@ impl Check for NotOutOfMemory {
             evidence.push(Evidence::new("private bytes", units(it)));
         }
         evidence.extend(exception_evidence(case));
-        let confidence = match (case.process.map_is_whole, case.process.system_memory) {
+        let confidence = match (free_is_known(case), case.process.system_memory) {
             _ if allocation_failed(case) => Confidence::Possible,
             (true, Some(_)) => Confidence::Certain,
             (true, None) => Confidence::Likely,
@@ -61,7 +61,7 @@ impl Check for NotOutOfMemory {
             Confidence::Certain => "No memory limit was near when this dump was written",
             Confidence::Likely => "Addresses were to be had; the commit limit is not in this dump",
             Confidence::Possible => {
-                "Nothing in this dump says that memory ran out, and it has no memory map"
+                "Nothing in this dump says that memory ran out, and it has no whole memory map"
             }
         };
         let mut next_steps =

@@ -73,9 +73,10 @@ pub(super) fn exception_evidence(case: &Case<'_>) -> Option<Evidence> {
     Some(Evidence::new("exception", value))
 }
 
-/// Addresses below the ceiling that are reserved or committed.
+/// Addresses below the ceiling that are reserved or committed. What a map with holes does not
+/// mention is neither.
 pub(super) fn used_below_ceiling(case: &Case<'_>) -> u64 {
-    case.process.ceiling.bytes.saturating_sub(case.ledger.free_below_ceiling)
+    case.ledger.used_below_ceiling
 }
 
 /// How far the address space is filled, for limits.
@@ -101,9 +102,14 @@ pub(super) fn address_space_evidence(case: &Case<'_>) -> Vec<Evidence> {
     ]
 }
 
-/// Whether the map can be trusted to say what is free.
+/// Whether the map says what is free: it lists free memory, and goes to the ceiling. One that was
+/// cut short says nothing about the rest.
 pub(super) fn free_is_known(case: &Case<'_>) -> bool {
-    case.process.map_is_whole
+    let regions = &case.process.regions;
+    let end = regions.as_slice().last().map_or(0, |it| it.range.end());
+    // Windows keeps the last 64 KiB below a ceiling for itself.
+    let goes_to_the_end = case.process.ceiling.bytes <= end.saturating_add(1 << 20);
+    case.process.map_is_whole && regions.lists_free() && goes_to_the_end
 }
 
 /// What is measured when somebody is said to dominate.

@@ -69,6 +69,8 @@ pub struct Ledger {
     pub largest_allocatable: Option<VaRange>,
     /// Free bytes below the ceiling.
     pub free_below_ceiling: u64,
+    /// Reserved and committed bytes below the ceiling.
+    pub used_below_ceiling: u64,
 }
 
 impl Ledger {
@@ -109,6 +111,11 @@ impl Ledger {
         let ceiling = process.address_space();
         for it in process.regions.iter() {
             let size = it.range.size();
+            let below = ceiling.and_then(|ceiling| it.range.intersection(ceiling));
+            if it.state != State::Free {
+                let below = below.map_or(0, VaRange::size);
+                ledger.used_below_ceiling = ledger.used_below_ceiling.saturating_add(below);
+            }
             match it.state {
                 State::Commit => {
                     ledger.committed_bytes = ledger.committed_bytes.saturating_add(size);
@@ -121,9 +128,7 @@ impl Ledger {
                 }
                 State::Free => {
                     ledger.free_bytes = ledger.free_bytes.saturating_add(size);
-                    let Some(free) = ceiling.and_then(|it2| it.range.intersection(it2)) else {
-                        continue;
-                    };
+                    let Some(free) = below else { continue };
                     ledger.free_below_ceiling =
                         ledger.free_below_ceiling.saturating_add(free.size());
                     keep_larger(&mut ledger.largest_free, Some(free));

@@ -216,3 +216,17 @@ fn a_small_dump_without_a_map_says_so() {
     assert_eq!(analysis.notes.count(Note::MapFromRanges), 1);
     assert!(analysis.findings.iter().any(|it| it.id == "dump-incomplete"));
 }
+
+#[test]
+fn a_map_that_was_cut_short_is_no_full_address_space() {
+    let dump = simple().system_commit(1_000, 4_000_000, 1_000);
+    let mut bytes = dump.build();
+    let (at, _) = stream_location(&bytes, 16).unwrap();
+    // The first regions only: what lies behind them is unknown, not taken.
+    patch(&mut bytes, at + 8, &4_u64.to_le_bytes());
+    let cut = analyze(bytes);
+    assert_eq!(cut.verdict.limit, "not-out-of-memory");
+    assert_eq!(cut.verdict.confidence.id(), "possible");
+    let whole = analyze(simple().system_commit(1_000, 4_000_000, 1_000).build());
+    assert_eq!(whole.verdict.confidence.id(), "certain");
+}
