@@ -17,16 +17,12 @@ pub struct Limits {
     pub list_steps: usize,
     /// Heaps taken from a PEB; a process with thousands is not unheard of.
     pub heaps: usize,
-    /// Bytes of a handle's object information chain.
-    pub object_info_steps: usize,
     /// Frames kept for one thread. A stack overflow has tens of thousands, all alike.
     pub frames: usize,
     /// Bytes of stack memory given to the unwinder for one thread.
     pub stack_bytes: u64,
     /// Exported names read from one image.
     pub exports: usize,
-    /// Places remembered per kind of note, beyond which it is only counted.
-    pub rows: usize,
 }
 
 impl Default for Limits {
@@ -37,11 +33,9 @@ impl Default for Limits {
             string_bytes: 0x1_0000,
             list_steps: 200_000,
             heaps: 65_536,
-            object_info_steps: 64,
             frames: 1024,
             stack_bytes: 8 << 20,
             exports: 65_536,
-            rows: 20,
         }
     }
 }

@@ -50,6 +50,19 @@ pub struct UsageTotal {
     pub largest_bytes: u64,
 }
 
+impl UsageTotal {
+    fn nothing(usage: Usage) -> Self {
+        Self {
+            usage,
+            size_bytes: 0,
+            committed_bytes: 0,
+            private_bytes: 0,
+            regions: 0,
+            largest_bytes: 0,
+        }
+    }
+}
+
 /// Every byte, once.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -87,15 +100,8 @@ impl Ledger {
 
     fn sum(slices: Vec<Slice>, process: &Process) -> Self {
         let mut ledger = Self { slices, ..Self::default() };
-        let zero = |usage| UsageTotal {
-            usage,
-            size_bytes: 0,
-            committed_bytes: 0,
-            private_bytes: 0,
-            regions: 0,
-            largest_bytes: 0,
-        };
-        let mut totals: Vec<UsageTotal> = Usage::ALL.iter().map(|&it| zero(it)).collect();
+        let mut totals: Vec<UsageTotal> =
+            Usage::ALL.iter().map(|&it| UsageTotal::nothing(it)).collect();
         for slice in &ledger.slices {
             let size = slice.region.range.size();
             if let Some(total) = totals.iter_mut().find(|it| it.usage == slice.usage) {
@@ -152,14 +158,7 @@ impl Ledger {
     /// The sums of one usage.
     pub fn total(&self, usage: Usage) -> UsageTotal {
         let found = self.totals.iter().find(|it| it.usage == usage).copied();
-        found.unwrap_or(UsageTotal {
-            usage,
-            size_bytes: 0,
-            committed_bytes: 0,
-            private_bytes: 0,
-            regions: 0,
-            largest_bytes: 0,
-        })
+        found.unwrap_or(UsageTotal::nothing(usage))
     }
 
     /// The slice that `va` lies in.

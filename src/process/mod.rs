@@ -132,7 +132,7 @@ impl Process {
         if wow64 {
             notes.add(Note::WowDumpOf32Bit, Place::Nowhere);
         }
-        let (regions, map_is_whole) = regions(dump, &memory, &modules, &threads, &limits, notes);
+        let (regions, map_is_whole) = regions(dump, &memory, &modules, &threads, notes);
         let pebs: Vec<&Peb> = peb.iter().chain(&native_peb).collect();
         let images = Images::collect(&modules.modules, &pebs, &memory, &regions, notes);
         let exe_base =
@@ -223,13 +223,9 @@ fn system(dump: &Dump, notes: &mut Notes) -> Result<SystemInfo, Error> {
 fn memory(dump: &Dump, system: &SystemInfo, notes: &mut Notes) -> Memory {
     let full: Memory64List = dump.stream(notes).unwrap_or_default();
     let small: MemoryList = dump.stream(notes).unwrap_or_default();
+    // A full dump may repeat stacks in a MemoryList; the full list is taken first.
     let mut ranges = full.ranges;
-    if ranges.is_empty() {
-        ranges = small.ranges;
-    } else {
-        // A full dump may repeat stacks in a MemoryList; the full list is taken first.
-        ranges.extend(small.ranges);
-    }
+    ranges.extend(small.ranges);
     // Stacks that only the thread list names.
     let pointer_size = system.arch.pointer_size();
     let known = Memory::new(dump.source(), ranges.clone(), pointer_size, &mut Notes::default());
@@ -263,7 +259,6 @@ fn regions(
     memory: &Memory,
     modules: &ModuleList,
     threads: &[Thread],
-    _limits: &Limits,
     notes: &mut Notes,
 ) -> (Regions, bool) {
     if let Some(list) = dump.stream::<MemoryInfoList>(notes) {

@@ -22,7 +22,6 @@ const LARGE_ADDRESS_AWARE: u16 = 0x20;
 const EXPORT: u32 = 0;
 const RESOURCE: u32 = 2;
 const DEBUG: u32 = 6;
-const CLR: u32 = 14;
 
 /// What an image's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +52,6 @@ pub struct Section {
     pub start: Va,
     /// Its size in memory.
     pub size: u64,
-    /// Its position in the file on disk, for images that are mapped flat.
-    pub raw_offset: u32,
     /// `IMAGE_SCN_*`.
     pub characteristics: u32,
 }
@@ -122,11 +119,6 @@ impl PeHeader {
         (rva != 0 && size != 0 && rva < self.size_of_image).then_some((rva, size))
     }
 
-    /// Whether the image holds managed code.
-    pub fn is_managed(&self, memory: &Memory) -> bool {
-        self.directory(memory, CLR).is_some()
-    }
-
     /// The sections.
     pub fn sections(&self, memory: &Memory) -> Vec<Section> {
         let table = self.nt.saturating_add(0x18).saturating_add(self.optional_size.into());
@@ -140,7 +132,6 @@ impl PeHeader {
                 name: String::from_utf8_lossy(name).into_owned().into(),
                 size: word(8)?.max(1).into(),
                 start: self.at(word(12)?)?,
-                raw_offset: word(20)?,
                 characteristics: word(36)?,
             })
         };

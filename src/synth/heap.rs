@@ -280,9 +280,8 @@ impl SynthDump {
     }
 
     fn heap_region(&mut self, base: u64, committed: u64, reserved: u64) {
-        let it = std::mem::replace(self, SynthDump::x86());
-        let it = it.private(base, base, committed, COMMIT);
-        *self = it.private(base, base + committed, reserved - committed, RESERVE);
+        self.add_private(base, base, committed, COMMIT);
+        self.add_private(base, base + committed, reserved - committed, RESERVE);
     }
 
     fn write_heap(&mut self, o: &Layout, heap: &HeapSpec) {

@@ -228,9 +228,24 @@ impl SynthDump {
         self
     }
 
-    pub(crate) fn private(self, allocation_base: u64, base: u64, size: u64, state: u32) -> Self {
+    pub(crate) fn private(
+        mut self,
+        allocation_base: u64,
+        base: u64,
+        size: u64,
+        state: u32,
+    ) -> Self {
+        self.add_private(allocation_base, base, size, state);
+        self
+    }
+
+    /// A private region; one of no size is none.
+    pub(crate) fn add_private(&mut self, allocation_base: u64, base: u64, size: u64, state: u32) {
+        if size == 0 {
+            return;
+        }
         let protect = if state == COMMIT { READWRITE } else { 0 };
-        self.region(RegionSpec {
+        self.regions.push(RegionSpec {
             allocation_base,
             base,
             size,
@@ -238,7 +253,7 @@ impl SynthDump {
             protect,
             allocation_protect: READWRITE,
             kind: PRIVATE,
-        })
+        });
     }
 
     /// Any region.

@@ -131,29 +131,13 @@ impl SynthDump {
         });
     }
 
-    fn private_region(&mut self, allocation_base: u64, base: u64, size: u64, state: u32) {
-        if size == 0 {
-            return;
-        }
-        let protect = if state == COMMIT { READWRITE } else { 0 };
-        self.regions.push(RegionSpec {
-            allocation_base,
-            base,
-            size,
-            state,
-            protect,
-            allocation_protect: READWRITE,
-            kind: PRIVATE,
-        });
-    }
-
     fn write_peb(&mut self, o: &Offsets, places: &Places, heaps: &[u64]) {
         let peb = places.peb;
         // One block: loader data, strings, heap array.
         let block_size = 0x1_0000;
-        self.private_region(places.loader, places.loader, block_size, COMMIT);
+        self.add_private(places.loader, places.loader, block_size, COMMIT);
         if self.side != Side::X64 {
-            self.private_region(peb, peb, PAGE, COMMIT);
+            self.add_private(peb, peb, PAGE, COMMIT);
         }
         let mut at = places.loader + 0x1000;
         let mut text = |dump: &mut Self, it: &str| {
@@ -236,18 +220,18 @@ impl SynthDump {
             self.lay_out_stack(thread);
             match self.side {
                 Side::X86 => {
-                    self.private_region(thread.teb, thread.teb, PAGE, COMMIT);
+                    self.add_private(thread.teb, thread.teb, PAGE, COMMIT);
                     self.write_teb(4, thread.teb, peb, thread.stack);
                 }
                 Side::X64 => self.write_teb(8, thread.teb, peb, thread.stack),
                 Side::Wow64 => {
-                    self.private_region(thread.teb, thread.teb, 3 * PAGE, COMMIT);
+                    self.add_private(thread.teb, thread.teb, 3 * PAGE, COMMIT);
                     let small = thread.teb + 0x2000;
                     self.write_teb(4, small, peb, thread.stack);
                     // The 64-bit stack: one page above holds the 32-bit registers.
                     let native = 0x3000_0000 + idx * 0x10_0000;
-                    self.private_region(native, native, 0x3_d000, RESERVE);
-                    self.private_region(native, native + 0x3_d000, 0x3000, COMMIT);
+                    self.add_private(native, native, 0x3_d000, RESERVE);
+                    self.add_private(native, native + 0x3_d000, 0x3000, COMMIT);
                     let area = native + 0x3_fd20;
                     self.write_teb(8, thread.teb, 0x7efd_f000, (native, native + 0x3_d000, area));
                     self.put_pointer(8, thread.teb, small);
@@ -265,8 +249,8 @@ impl SynthDump {
         if self.side == Side::X64 {
             // Windows 10 keeps PEB and TEBs in one reservation of 2 MiB.
             let used = (1 + 2 * threads.len() as u64) * PAGE;
-            self.private_region(peb, peb, used, COMMIT);
-            self.private_region(peb, peb + used, 0x20_0000 - used, RESERVE);
+            self.add_private(peb, peb, used, COMMIT);
+            self.add_private(peb, peb + used, 0x20_0000 - used, RESERVE);
         }
         self.threads = threads;
     }
@@ -292,7 +276,7 @@ impl SynthDump {
             return;
         }
         let guard = limit.saturating_sub(PAGE).max(bottom);
-        self.private_region(bottom, bottom, guard - bottom, RESERVE);
+        self.add_private(bottom, bottom, guard - bottom, RESERVE);
         if guard < limit {
             self.regions.push(RegionSpec {
                 allocation_base: bottom,
@@ -304,7 +288,7 @@ impl SynthDump {
                 kind: PRIVATE,
             });
         }
-        self.private_region(bottom, limit, base - limit, COMMIT);
+        self.add_private(bottom, limit, base - limit, COMMIT);
         for page in (limit..base).step_by(PAGE as usize) {
             self.put(page, &[0]);
         }
