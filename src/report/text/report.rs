@@ -12,6 +12,7 @@ use super::{heaps, list, map};
 use crate::Analysis;
 use crate::findings::{Confidence, Evidence};
 use crate::owners::{self, Usage};
+use crate::process::Thread;
 use crate::stacks::{Folded, Frame, Wait, deciding_frames, fold};
 use crate::table::for_terminal;
 
@@ -172,11 +173,24 @@ fn holders(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
         (true, false) => "a runtime is loaded; its heap was not found".to_owned(),
         (true, true) => "no managed runtime".to_owned(),
     };
-    let threads = units::counted(analysis.process.threads.len() as u64, "thread", "threads");
+    // Nothing there and could not look are different things.
+    let listed = analysis.process.peb.as_ref().map(|it| it.heap_count as usize);
+    let heaps_seen = listed.is_some_and(|it| it <= analysis.heaps.len());
+    let no_heaps = if heaps_seen { "" } else { "not seen: no heap header is in the dump" };
+    let heaps = heaps.unwrap_or_else(|| no_heaps.to_owned());
+    let others =
+        if heaps_seen { "VirtualAlloc by others" } else { "VirtualAlloc, and heaps not seen" };
+    let (all, seen) = (&analysis.process.threads, |it: &&Thread| it.teb.is_some());
+    let mut threads = units::counted(all.len() as u64, "thread", "threads");
+    match all.iter().filter(seen).count() {
+        seen if seen == all.len() => {}
+        0 => threads.push_str("; not seen: no TEB is in the dump"),
+        seen => threads.push_str(&format!("; only {seen} seen: other TEBs are not in the dump")),
+    }
     let images = units::counted(analysis.process.images.iter().count() as u64, "image", "images");
     let named = [
-        (Usage::Heap, "Native heaps", heaps.unwrap_or_default()),
-        (Usage::PrivateData, "Other private data", "VirtualAlloc by others".to_owned()),
+        (Usage::Heap, "Native heaps", heaps),
+        (Usage::PrivateData, "Other private data", others.to_owned()),
         (Usage::ManagedHeap, "Managed heaps", managed),
         (Usage::Image, "Images, written pages", images),
         (Usage::Stack, "Stacks", threads),
