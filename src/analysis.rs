@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::allocations::{self, Allocations};
+use crate::contents::{self, Contents};
 use crate::dump::{DirectoryEntry, Dump, Error};
 use crate::findings::{self, Case, Finding, Fitness, Verdict};
 use crate::notes::{Note, Notes};
 use crate::owners::{self, Heap, Ledger, ManagedHeap};
 use crate::process::Process;
 use crate::stacks::{self, Stack};
-use crate::symbols::Symbols;
+use crate::symbols::{Names, Symbols};
 use crate::table::{DumpText, Table};
 
 /// What an analysis may look at besides the dump.
@@ -53,6 +55,10 @@ pub struct Analysis {
     pub tables: Vec<Table>,
     /// Call stacks.
     pub stacks: Vec<Stack>,
+    /// Who allocated.
+    pub allocations: Allocations,
+    /// What busy blocks hold.
+    pub contents: Contents,
     /// What the dump can answer.
     pub fitness: Vec<Fitness>,
     /// The first lines.
@@ -94,6 +100,7 @@ impl Analysis {
         let process = Process::read(dump, &mut notes)?;
         observer.step("asking owners");
         let symbols = Symbols { stores: options.symbol_stores.clone() };
+        let names = Names::new(&process, &symbols);
         // Owners read memory, stacks read memory and symbol files: neither waits for the other.
         let mut stack_notes = Notes::default();
         let (accounts, stacks) = rayon::join(
@@ -101,7 +108,7 @@ impl Analysis {
                 let mut own = Notes::default();
                 (owners::accounts(&process, &mut own), own)
             },
-            || crate::guarded(|| stacks::walk(&process, &symbols, &mut stack_notes)),
+            || crate::guarded(|| stacks::walk_named(&process, &names, &mut stack_notes)),
         );
         let (accounts, owner_notes) = accounts;
         notes.merge(owner_notes);
@@ -118,6 +125,28 @@ impl Analysis {
             managed.extend(account.managed);
             tables.extend(account.tables);
         }
+        observer.step("looking into blocks");
+        let mut content_notes = Notes::default();
+        let (allocations, contents) = rayon::join(
+            || {
+                let mut own = Notes::default();
+                let found =
+                    crate::guarded(|| allocations::allocations(&process, &names, &heaps, &mut own));
+                (found, own)
+            },
+            || crate::guarded(|| contents::contents(&process, &names, &heaps, &mut content_notes)),
+        );
+        let (allocations, allocation_notes) = allocations;
+        notes.merge(allocation_notes);
+        notes.merge(content_notes);
+        let allocations = allocations.unwrap_or_else(|| {
+            notes.add(Note::InternalError, "allocations");
+            Allocations::default()
+        });
+        let contents = contents.unwrap_or_else(|| {
+            notes.add(Note::InternalError, "contents");
+            Contents::default()
+        });
         observer.step("drawing conclusions");
         let fitness = findings::fitness(&process, &mut notes);
         let case = Case {
@@ -126,6 +155,8 @@ impl Analysis {
             heaps: &heaps,
             managed: &managed,
             stacks: &stacks,
+            allocations: &allocations,
+            contents: &contents,
             fitness: &fitness,
         };
         let (verdict, findings) = findings::findings(&case, &mut notes);
@@ -139,6 +170,8 @@ impl Analysis {
             managed,
             tables,
             stacks,
+            allocations,
+            contents,
             fitness,
             verdict,
             findings,

@@ -17,6 +17,9 @@ pub mod stacks;
 
 pub mod owners;
 
+pub mod allocations;
+pub mod contents;
+
 pub mod findings;
 
 mod analysis;

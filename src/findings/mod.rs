@@ -22,6 +22,8 @@ mod thread_stacks_dominate;
 mod verdict;
 mod waits;
 
+use crate::allocations::Allocations;
+use crate::contents::Contents;
 use crate::notes::{Note, Notes};
 use crate::owners::{Heap, Ledger, ManagedHeap};
 use crate::process::Process;
@@ -109,6 +111,10 @@ pub struct Case<'a> {
     pub managed: &'a [ManagedHeap],
     /// Call stacks.
     pub stacks: &'a [Stack],
+    /// Who allocated.
+    pub allocations: &'a Allocations,
+    /// What busy blocks hold.
+    pub contents: &'a Contents,
     /// What the dump can answer.
     pub fitness: &'a [Fitness],
 }

@@ -3,6 +3,7 @@
 //! An owner turns evidence into claims on address ranges and says nothing about other owners. The
 //! [`ledger`] settles the claims, so that each byte has one usage.
 
+mod blocks;
 mod image;
 pub mod ledger;
 mod managed_heap;
@@ -18,10 +19,9 @@ use crate::process::Process;
 use crate::space::{Va, VaRange};
 use crate::table::{DumpText, Table};
 
+pub use blocks::{Block, BlockKind, BlockState, for_each_block};
 pub use ledger::{Ledger, Slice, UsageTotal};
-pub use nt_heap::blocks::{
-    Block, BlockKind, BlockState, Corruption, CorruptionKind, for_each_block,
-};
+pub use nt_heap::blocks::{Corruption, CorruptionKind};
 pub use nt_heap::sizes::SizeGroup;
 pub use nt_heap::walk::HeapWalk;
 

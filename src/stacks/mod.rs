@@ -126,7 +126,11 @@ pub struct Stack {
 
 /// Walks every thread's stack.
 pub fn walk(process: &Process, symbols: &Symbols, notes: &mut Notes) -> Vec<Stack> {
-    let names = Names::new(process, symbols);
+    walk_named(process, &Names::new(process, symbols), notes)
+}
+
+/// The same with names that others use, too.
+pub(crate) fn walk_named(process: &Process, names: &Names<'_>, notes: &mut Notes) -> Vec<Stack> {
     let cpu = match (process.bitness, process.system.arch) {
         (32, Arch::X86 | Arch::X64) => Cpu::X86,
         (_, Arch::X64) => Cpu::X64,
@@ -134,7 +138,7 @@ pub fn walk(process: &Process, symbols: &Symbols, notes: &mut Notes) -> Vec<Stac
         // A thread without registers that we can read has no stack.
         _ => return process.threads.iter().enumerate().map(|(it, _)| no_stack(it)).collect(),
     };
-    let code = Code { process, names: &names, memory: &process.memory, cpu };
+    let code = Code { process, names, memory: &process.memory, cpu };
     let modules = walker::modules(&code);
     let walked: Vec<(Stack, Notes)> = process
         .threads
@@ -155,7 +159,7 @@ pub fn walk(process: &Process, symbols: &Symbols, notes: &mut Notes) -> Vec<Stac
         notes.merge(own);
         stacks.push(stack);
     }
-    note_symbols(&names, &stacks, notes);
+    note_symbols(names, &stacks, notes);
     stacks
 }
 

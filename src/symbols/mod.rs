@@ -1,6 +1,7 @@
 //! Names for addresses: Breakpad `.sym` files, and exports of the images in memory.
 
 mod names;
+mod open;
 mod store;
 
 use std::path::PathBuf;

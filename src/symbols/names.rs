@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use breakpad_symbols::{FrameSymbolizer, FrameWalker, SimpleModule, SymbolFile};
 
 use super::Symbols;
-use super::store::{self, Found};
+use super::open::{self, Found};
+use super::store::{self, Place};
 use crate::limits::Limits;
 use crate::process::{Image, PeHeader, Process};
 use crate::space::{Memory, Va, VaRange};
@@ -106,7 +107,10 @@ impl<'a> Names<'a> {
     }
 
     fn symbols<'e>(&self, entry: &'e Entry<'a>) -> &'e Found {
-        entry.symbols.get_or_init(|| store::find(self.stores, entry.image.pdb.as_ref()))
+        entry.symbols.get_or_init(|| match store::locate(self.stores, entry.image.pdb.as_ref()) {
+            Place::At(it) => open::open(&it),
+            Place::Missing => Found::Missing,
+        })
     }
 
     fn symbol_file<'e>(&self, entry: &'e Entry<'a>) -> Option<&'e SymbolFile> {

@@ -6,60 +6,41 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use breakpad_symbols::SymbolFile;
-
 use crate::dump::streams::PdbId;
 
-/// Symbol files beyond this are left alone: reading one takes twice its size in memory.
-const LARGEST: u64 = 256 << 20;
-
-/// What a store had for an image.
+/// Where the symbols of an image are.
 #[derive(Debug)]
-pub(super) enum Found {
-    /// The symbols.
-    Symbols(Box<SymbolFile>),
+pub(super) enum Place {
+    /// In this file.
+    At(Located),
     /// No store has them.
     Missing,
-    /// A store has a file that cannot be used, and why.
-    Unusable(String),
 }
 
-/// Looks an image's symbols up.
-pub(super) fn find(stores: &[PathBuf], pdb: Option<&PdbId>) -> Found {
-    let Some(pdb) = pdb else { return Found::Missing };
+/// A file with symbols.
+#[derive(Debug)]
+pub(super) struct Located {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// The identity that it must have, as Breakpad writes it.
+    pub(super) id: String,
+}
+
+/// Looks for an image's symbols.
+pub(super) fn locate(stores: &[PathBuf], pdb: Option<&PdbId>) -> Place {
+    let Some(pdb) = pdb else { return Place::Missing };
     let Some(leaf) = file_name(pdb.file.leaf().raw()).map(str::to_owned) else {
-        return Found::Missing;
+        return Place::Missing;
     };
     let id = pdb.breakpad();
-    let stem = strip_pdb(&leaf);
-    let name = format!("{stem}.sym");
+    let name = format!("{}.sym", strip_pdb(&leaf));
     for store in stores {
         let path = step(store, &leaf).and_then(|it| step(&it, &id)).and_then(|it| step(&it, &name));
-        let Some(path) = path else { continue };
-        return load(&path, &id, &name);
-    }
-    Found::Missing
-}
-
-fn load(path: &Path, id: &str, name: &str) -> Found {
-    match fs::metadata(path) {
-        Ok(it) if it.is_file() && it.len() <= LARGEST => {}
-        Ok(it) if it.is_file() => {
-            return Found::Unusable(format!("{name}: larger than {} MiB", LARGEST >> 20));
+        if let Some(path) = path {
+            return Place::At(Located { path, id });
         }
-        _ => return Found::Missing,
     }
-    // A file may hold anything; a bug in its reader must not take the stacks with it.
-    match crate::guarded(|| SymbolFile::from_file(path)) {
-        Some(Ok(symbols)) if symbols.module_id.eq_ignore_ascii_case(id) => {
-            Found::Symbols(Box::new(symbols))
-        }
-        Some(Ok(symbols)) => {
-            Found::Unusable(format!("{name}: is for {}, not for {id}", symbols.module_id))
-        }
-        Some(Err(error)) => Found::Unusable(format!("{name}: {error}")),
-        None => Found::Unusable(format!("{name}: cannot be read")),
-    }
+    Place::Missing
 }
 
 /// `folder/name`, or the entry of `folder` that differs from it in case only: stores are made on
@@ -97,7 +78,15 @@ fn strip_pdb(leaf: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::open::{Found, open};
     use super::*;
+
+    fn find(stores: &[PathBuf], pdb: Option<&PdbId>) -> Found {
+        match locate(stores, pdb) {
+            Place::At(it) => open(&it),
+            Place::Missing => Found::Missing,
+        }
+    }
 
     fn pdb(file: &str) -> PdbId {
         PdbId { guid: [0x11; 16], age: 1, file: file.into() }

@@ -23,7 +23,7 @@ fn check(folder: &str, helpers: &[&str], ids: &[&str]) {
 #[test]
 fn every_owner_is_asked() {
     let ids: Vec<&str> = oomscope::owners::ALL.iter().map(|it| it.id()).collect();
-    check("owners", &["mod", "ledger"], &ids);
+    check("owners", &["mod", "blocks", "ledger"], &ids);
 }
 
 #[test]

@@ -23,50 +23,9 @@ use std::ops::ControlFlow;
 
 use super::layout::{self, Common, ENCODED, Layout};
 use super::side::Side;
-use crate::owners::{Heap, HeapKind};
+use crate::owners::{Block, BlockKind, BlockState, Heap};
 use crate::process::Process;
 use crate::space::{Memory, PAGE, Regions, Va, VaRange};
-
-/// What a block is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockState {
-    /// Allocated.
-    Busy,
-    /// Free.
-    Free,
-    /// What the heap keeps for itself.
-    Internal,
-    /// Cut into slots of the low-fragmentation heap, which follow as blocks of their own.
-    Carrier,
-}
-
-/// Which part of the heap a block comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockKind {
-    /// A segment.
-    Backend,
-    /// The low-fragmentation heap.
-    Lfh,
-    /// A reservation of its own.
-    Virtual,
-}
-
-/// A block of a heap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
-    /// Its header.
-    pub header: Va,
-    /// What `HeapAlloc` returned, or would.
-    pub user: Va,
-    /// Bytes asked for; of a block that is not busy, bytes behind the header.
-    pub requested: u64,
-    /// Bytes that it takes, from its header on.
-    pub allocated: u64,
-    /// What it is used for.
-    pub state: BlockState,
-    /// Where it comes from.
-    pub kind: BlockKind,
-}
 
 /// What is wrong with a block's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,18 +79,12 @@ pub(super) enum Event {
     BitmapDisagrees(u64),
 }
 
-/// Visits every block of `heap`: segments first, then large blocks. Free blocks come too, and so
-/// does what the heap keeps for itself; look at [`Block::state`].
-///
-/// Heaps that were not walked have no blocks here, either.
-pub fn for_each_block(
+/// Visits every block of `heap`: segments first, then large blocks.
+pub(in crate::owners) fn for_each_block(
     process: &Process,
     heap: &Heap,
-    mut visit: impl FnMut(Block) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(Block) -> ControlFlow<()>,
 ) {
-    if heap.kind != HeapKind::Nt {
-        return;
-    }
     let Some(known) = &heap.walk else { return };
     let sides = Side::all(process);
     let Some(side) = sides.iter().find(|it| it.native == heap.wow64_native) else { return };
@@ -388,6 +341,7 @@ impl<'a> Plan<'a> {
             allocated,
             state,
             kind: BlockKind::Backend,
+            trace: None,
         };
         if entry.flags & BUSY == 0 {
             return Some(block(user, behind, BlockState::Free));
@@ -476,6 +430,7 @@ impl<'a> Plan<'a> {
             allocated: range.end().saturating_sub(header),
             state: if own { BlockState::Internal } else { BlockState::Busy },
             kind: BlockKind::Virtual,
+            trace: None,
         }))
     }
 

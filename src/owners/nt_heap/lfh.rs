@@ -13,10 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::blocks::{
-    Block, BlockKind, BlockState, Corruption, CorruptionKind, Event, Plan, Reader,
-};
+use super::blocks::{Corruption, CorruptionKind, Event, Plan, Reader};
 use super::layout::{FirstBlock, USER_BLOCKS_SIGNATURE};
+use crate::owners::{Block, BlockKind, BlockState};
 use crate::space::Va;
 
 /// Carriers of one heap that vote for the key.
@@ -115,6 +114,7 @@ impl Plan<'_> {
                 allocated: it.stride,
                 state: if busy { BlockState::Busy } else { BlockState::Free },
                 kind: BlockKind::Lfh,
+                trace: None,
             }))?;
         }
         if disagree != 0 {

@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
-use super::blocks::{Block, BlockKind, BlockState, Corruption, Event, Part, Plan, Taken};
+use super::blocks::{Corruption, Event, Part, Plan, Taken};
 use super::lfh;
 use super::side::Side;
 use super::sizes::{SizeGroup, Sizes};
 use crate::notes::{Note, Notes, Place};
-use crate::owners::{Heap, HeapKind};
+use crate::owners::{Block, BlockKind, BlockState, Heap, HeapKind};
 use crate::space::Va;
 
 /// Damaged headers that are kept with their place; more are counted.
