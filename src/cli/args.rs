@@ -36,6 +36,7 @@ const EXAMPLES: &str = "\
 Examples:
   oomscope crash.dmp                       the report: verdict, who holds the memory, next steps
   oomscope crash.dmp --format json         the same for programs
+  oomscope crash.dmp --format html --output crash.html
   oomscope map crash.dmp --usage heap      the regions that are heaps
   oomscope threads crash.dmp --wait network
   oomscope explain native-heap-dominates   what a finding means
@@ -47,7 +48,7 @@ Exit codes: 0 report written, 1 a dump could not be analyzed, 2 command line, 3 
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Text for people, JSON for programs
+    /// Text for people, JSON for programs, HTML (of `report`) to look at and to pass on
     #[arg(long, value_enum, default_value = "text", global = true, value_name = "FORMAT")]
     pub(super) format: Format,
     /// Write to this file instead of stdout; an existing one is replaced when the report is whole
@@ -80,6 +81,7 @@ pub(super) struct Global {
 pub(super) enum Format {
     Text,
     Json,
+    Html,
 }
 
 /// When text is colored.

@@ -16,7 +16,7 @@ use clap::Parser;
 use self::args::{Cli, Command, Format, Global};
 use self::output::{Output, Stderr};
 use self::progress::Progress;
-use crate::report::{self, Model, ReportOptions, TextOptions, text};
+use crate::report::{self, Html, Model, ReportOptions, TextOptions, text};
 use crate::{Analysis, Options};
 
 /// The reports were written.
@@ -128,6 +128,13 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         ));
         return USAGE;
     }
+    if global.format == Format::Html && !matches!(command, Command::Report(_)) {
+        stderr.write(
+            "error: this command writes no HTML\n\
+             hint: `oomscope report DUMP --format html` holds all of it\n",
+        );
+        return USAGE;
+    }
     let dumps = command.dumps();
     if let Some(output) = &global.output
         && let Some(dump) = dumps.iter().find(|it| output::is_same_file(it, output))
@@ -172,6 +179,7 @@ fn explain(global: &Global, command: &Command, output: &mut Output) -> io::Resul
             report::write_json(out, &Model::explanations(args.id.as_deref()))?;
             writeln!(out)?;
         }
+        Format::Html => {}
     }
     Ok((WRITTEN, 1))
 }
@@ -188,6 +196,7 @@ fn each_dump(
     let several = 1 < dumps.len();
     let layout = output.layout();
     let (mut failed, mut matched, mut written) = (false, false, 0);
+    let mut html = Html::default();
     for path in dumps {
         let progress = Progress::start(global, &shown(path));
         let analyzed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -213,6 +222,11 @@ fn each_dump(
             }
         };
         matched |= global.fail_on.iter().any(|id| has(&analysis, id));
+        if let (Format::Html, Command::Report(args)) = (global.format, command) {
+            html.add(&analysis, &args.options());
+            written += 1;
+            continue;
+        }
         let out = output.writer()?;
         match global.format {
             Format::Text => {
@@ -232,6 +246,7 @@ fn each_dump(
                     writeln!(out)?;
                 }
             }
+            Format::Html => {}
         }
         written += 1;
         // The next dump may take a while; what is there is shown.
@@ -239,6 +254,9 @@ fn each_dump(
     }
     if several && global.format == Format::Json && written != 0 {
         output.writer()?.write_all(b"\n]\n")?;
+    }
+    if global.format == Format::Html && written != 0 {
+        html.write(output.writer()?)?;
     }
     let code = match (failed, matched) {
         (true, _) => FAILED,

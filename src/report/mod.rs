@@ -1,11 +1,13 @@
-//! From an analysis to what people and programs read: text and JSON.
+//! From an analysis to what people and programs read: text, JSON and HTML.
 
+mod html;
 mod json;
 pub mod model;
 mod page;
 pub mod text;
 pub mod units;
 
+pub use html::Html;
 pub use json::write_json;
 pub use model::Model;
 

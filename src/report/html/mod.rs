@@ -1,0 +1,224 @@
+//! The report as one HTML file: no network, readable without scripts, everything escaped.
+//!
+//! The page is the JSON model, two drawings and a table of regions, put into a template. Text from
+//! a dump passes one place on its way into the page, [`clean`], which takes out what reorders or
+//! hides text; the template engine escapes the rest.
+
+mod picture;
+mod treemap;
+
+use std::io::{self, Write};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, ValueKind};
+use minijinja::{AutoEscape, Environment, Output, State, Value, escape_formatter};
+use serde::Serialize;
+
+use self::picture::Picture;
+use self::treemap::Treemap;
+use super::model::Model;
+use super::{ReportOptions, units};
+use crate::Analysis;
+use crate::table;
+
+/// Rows of the table of regions; the command line lists all.
+const REGIONS: usize = 400;
+/// Frames of a stack.
+const FRAMES: usize = 64;
+/// Stacks that differ.
+const STACKS: usize = 200;
+
+/// What the template is given for one dump.
+#[derive(Serialize)]
+struct Page {
+    #[serde(flatten)]
+    model: Model,
+    picture: Option<Picture>,
+    treemap: Option<Treemap>,
+    regions: Vec<Region>,
+    /// Regions that the table leaves out.
+    regions_more: u64,
+    /// Indexes of the threads that stand for those with equal stacks.
+    leaders: Vec<usize>,
+    /// Stacks that are left out.
+    stacks_more: u64,
+    /// Private bytes of native heaps, of the managed side, and of all others.
+    split: Vec<Share>,
+}
+
+#[derive(Serialize)]
+struct Share {
+    class: &'static str,
+    label: &'static str,
+    bytes: u64,
+    percent: f64,
+}
+
+#[derive(Serialize)]
+struct Region {
+    address: String,
+    size_bytes: u64,
+    committed_bytes: u64,
+    state: &'static str,
+    protect: String,
+    usage: &'static str,
+    label: &'static str,
+    what: String,
+}
+
+/// Pages of one or more dumps, as they are analyzed.
+///
+/// An analysis can be dropped once it was added; what is kept of each is what its page shows.
+#[derive(Default)]
+pub struct Html {
+    pages: Vec<Value>,
+}
+
+impl Html {
+    /// Adds a dump.
+    pub fn add(&mut self, analysis: &Analysis, options: &ReportOptions) {
+        self.pages.push(Value::from(Serde(page(analysis, options))));
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    ///
+    /// When `out` takes no more.
+    pub fn write(self, out: &mut dyn Write) -> io::Result<()> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(io::Error::other)?);
+        environment.set_auto_escape_callback(|name| match name {
+            "style.css" | "script.js" => AutoEscape::None,
+            _ => AutoEscape::Html,
+        });
+        environment.set_formatter(format_clean);
+        environment.add_filter("size", units::bytes);
+        environment.add_filter("count", units::count);
+        environment.add_filter("duration", units::duration);
+        environment.add_filter("cpu", units::cpu);
+        environment.add_filter("hex", |it: u64| format!("{it:#x}"));
+        for (name, text) in [
+            ("report.html", include_str!("report.html")),
+            ("style.css", include_str!("style.css")),
+            ("script.js", include_str!("script.js")),
+        ] {
+            environment.add_template(name, text).map_err(io::Error::other)?;
+        }
+        let template = environment.get_template("report.html").map_err(io::Error::other)?;
+        let version = env!("CARGO_PKG_VERSION");
+        let context = minijinja::context! { pages => self.pages, version };
+        template.render_captured_to(context, out).map(|_| ()).map_err(io::Error::other)
+    }
+}
+
+/// Strings are cleaned before they are escaped.
+fn format_clean(
+    out: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    match (value.kind(), value.as_str()) {
+        (ValueKind::String, Some(text)) if !value.is_safe() => {
+            escape_formatter(out, state, &Value::from(clean(text)))
+        }
+        _ => escape_formatter(out, state, value),
+    }
+}
+
+/// Text from a dump, without what hides or reorders it. Line breaks are kept.
+fn clean(text: &str) -> String {
+    text.lines().map(table::for_terminal).collect::<Vec<_>>().join("\n")
+}
+
+fn page(analysis: &Analysis, options: &ReportOptions) -> Page {
+    let mut model = Model::of(analysis, options);
+    let mut leaders = Vec::new();
+    for (idx, thread) in model.threads.iter_mut().flatten().enumerate() {
+        // Folded threads name each other; the lowest id stands for them.
+        if thread.folded_with.iter().all(|it| thread.id < *it) {
+            leaders.push(idx);
+            if let Some(frames) = &mut thread.frames {
+                frames.truncate(FRAMES);
+            }
+        } else {
+            thread.frames = None;
+        }
+    }
+    // Threads that wait for something worth knowing come first, then the busy ones.
+    let threads = model.threads.as_deref().unwrap_or_default();
+    let rank = |idx: &usize| {
+        let thread = threads.get(*idx)?;
+        let told = match thread.wait.as_ref().map(|it| it.kind.as_str()) {
+            _ if thread.raised_exception => 0,
+            None => 2,
+            Some("idle") => 3,
+            Some(_) => 1,
+        };
+        let busy = thread.user_ms.unwrap_or(0).saturating_add(thread.kernel_ms.unwrap_or(0));
+        Some((told, std::cmp::Reverse(busy)))
+    };
+    leaders.sort_by_key(rank);
+    let stacks_more = leaders.len().saturating_sub(STACKS) as u64;
+    leaders.truncate(STACKS);
+    let (regions, regions_more) = regions(analysis);
+    let bitness = analysis.process.bitness;
+    let ceiling = analysis.process.ceiling.bytes;
+    Page {
+        picture: picture::picture(&analysis.ledger, ceiling, bitness),
+        treemap: treemap::treemap(analysis),
+        split: split(analysis),
+        leaders,
+        stacks_more,
+        regions,
+        regions_more,
+        model,
+    }
+}
+
+/// How private memory divides into native heaps, the managed side and the rest.
+fn split(analysis: &Analysis) -> Vec<Share> {
+    use crate::owners::Usage;
+    let of = |usage| analysis.ledger.total(usage).private_bytes;
+    let (native, managed, stacks) = (of(Usage::Heap), of(Usage::ManagedHeap), of(Usage::Stack));
+    let known = native.saturating_add(managed).saturating_add(stacks);
+    let all = analysis.ledger.private_bytes;
+    let share = |class, label, bytes: u64| Share {
+        class,
+        label,
+        bytes,
+        percent: bytes as f64 / all.max(1) as f64 * 100.0,
+    };
+    let mut shares = vec![
+        share("u-heap", "native heaps", native),
+        share("u-managed-heap", "managed heap", managed),
+        share("u-stack", "stacks", stacks),
+        share("u-private-data", "other private memory", all.saturating_sub(known)),
+    ];
+    shares.retain(|it| it.bytes != 0);
+    shares
+}
+
+/// The largest regions in use.
+fn regions(analysis: &Analysis) -> (Vec<Region>, u64) {
+    use crate::owners::Usage;
+    let slices = analysis.ledger.slices().iter();
+    let used = |it: &&crate::owners::Slice| !matches!(it.usage, Usage::Free | Usage::Unusable);
+    let mut slices: Vec<_> = slices.filter(used).collect();
+    slices.sort_by_key(|it| (std::cmp::Reverse(it.region.range.size()), it.region.range.start()));
+    let more = slices.len().saturating_sub(REGIONS) as u64;
+    slices.truncate(REGIONS);
+    let bitness = analysis.process.bitness;
+    let row = |it: &crate::owners::Slice| Region {
+        address: units::address(it.region.range.start(), bitness),
+        size_bytes: it.region.range.size(),
+        committed_bytes: it.region.committed(),
+        state: super::model::state(it.region.state),
+        protect: it.region.protect.text(),
+        usage: it.usage.id(),
+        label: it.usage.label(),
+        what: it.what.raw().to_owned(),
+    };
+    (slices.into_iter().map(row).collect(), more)
+}
