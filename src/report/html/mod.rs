@@ -98,6 +98,7 @@ impl Html {
         environment.add_filter("count", units::count);
         environment.add_filter("duration", units::duration);
         environment.add_filter("cpu", units::cpu);
+        environment.add_filter("code", code);
         environment.add_filter("hex", |it: u64| format!("{it:#x}"));
         for (name, text) in [
             ("report.html", include_str!("report.html")),
@@ -130,6 +131,23 @@ fn format_clean(
 /// Text from a dump, without what hides or reorders it. Line breaks are kept.
 fn clean(text: &str) -> String {
     text.lines().map(table::for_terminal).collect::<Vec<_>>().join("\n")
+}
+
+/// `oomscope map` between backticks as code.
+fn code(text: &str) -> Value {
+    let escape = |it: &str| minijinja::HtmlEscape(&clean(it)).to_string();
+    let mut html = String::new();
+    for (idx, part) in text.split('`').enumerate() {
+        if idx != 0 {
+            html.push_str(if idx.is_multiple_of(2) { "</code>" } else { "<code>" });
+        }
+        html.push_str(&escape(part));
+    }
+    // A lone backtick opens what nothing closes.
+    if text.matches('`').count() % 2 == 1 {
+        html.push_str("</code>");
+    }
+    Value::from_safe_string(html)
 }
 
 fn page(analysis: &Analysis, options: &ReportOptions) -> Page {

@@ -19,7 +19,7 @@ const ROWS: u64 = 96;
 /// Height of a row, in units of a cell's width.
 const ROW_HEIGHT: u64 = 5;
 /// Free or reserved space beyond this parts two stretches of a 64-bit process.
-const GAP: u64 = 1 << 30;
+const GAP: u64 = 64 << 20;
 /// Stretches that are drawn; smaller gaps are drawn instead of parting more.
 const STRETCHES: usize = 24;
 /// What a run of cells is told to be; more are told by their usage alone.
@@ -43,6 +43,7 @@ pub(super) struct Picture {
 #[derive(Debug, Serialize)]
 struct Stretch {
     start: String,
+    /// The last address.
     end: String,
     /// What lies between the stretch before and this one, in words.
     gap: Option<String>,
@@ -186,7 +187,8 @@ impl Pen {
         let index = |wanted: Class| self.classes.iter().position(|it| *it == wanted).unwrap_or(0);
         Stretch {
             start: self.address(origin),
-            end: self.address(origin.saturating_add(rows.saturating_mul(row_bytes))),
+            end: self
+                .address(origin.saturating_add(rows.saturating_mul(row_bytes).wrapping_sub(1))),
             gap: gap.map(|it| units::bytes(it.size())),
             rows,
             height: rows.saturating_mul(ROW_HEIGHT),
