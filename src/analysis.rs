@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::allocations::{self, Allocations};
+use crate::archives::Unpacked;
 use crate::contents::{self, Contents};
 use crate::dump::{DirectoryEntry, Dump, Error};
 use crate::findings::{self, Case, Finding, Fitness, Verdict};
@@ -82,6 +83,26 @@ impl Analysis {
         let dump = Dump::open(path, &mut notes)?;
         let name = path.file_name().map(|it| it.to_string_lossy().into_owned());
         Self::of_dump(&dump, name.unwrap_or_default().into(), options, observer, notes)
+    }
+
+    /// Analyzes a dump that was in an archive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Analysis::of`].
+    pub fn of_unpacked(
+        it: &Unpacked,
+        options: &Options,
+        observer: &dyn Observer,
+    ) -> Result<Self, Error> {
+        let mut notes = Notes::default();
+        if let Some(reason) = &it.incomplete {
+            notes.add(Note::ArchiveIncomplete, reason.as_str());
+        }
+        observer.step("opening");
+        let dump = Dump::from_file(&it.file, &mut notes)?;
+        let name = DumpText::from(it.name.as_str()).leaf();
+        Self::of_dump(&dump, name, options, observer, notes)
     }
 
     /// Analyzes a dump that is open already.

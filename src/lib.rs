@@ -7,6 +7,8 @@ pub mod limits;
 pub mod notes;
 pub mod table;
 
+pub mod archives;
+
 pub mod dump;
 pub mod space;
 

@@ -42,6 +42,7 @@ macro_rules! notes {
 
 notes! {
     DumpTruncated "dump-truncated" "the file ends before the bytes that its tables promise" "compare the file's size with the original; the disk may have been full"
+    ArchiveIncomplete "archive-incomplete" "the archive ends early or is damaged; only its first part was unpacked" "compare the archive's size with the original, and copy it again"
     StreamUnreadable "stream-unreadable" "a stream is damaged and was not read" ""
     StreamPartlyRead "stream-partly-read" "a stream is damaged and only its good entries were read" ""
     DirectoryUnreadable "directory-unreadable" "a directory entry points outside the file" ""

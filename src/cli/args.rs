@@ -61,6 +61,15 @@ pub(super) struct Global {
     /// Use no network. This version never does, so it changes nothing
     #[arg(long, global = true)]
     pub(super) offline: bool,
+    /// Which dump of an archive that holds several, by the name it has there
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) member: Option<String>,
+    /// Folder for dumps that are unpacked from archives [default: the system's]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(super) temp: Option<PathBuf>,
+    /// Most bytes that a dump in an archive may have [default: 64GiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = values::size)]
+    pub(super) max_unpacked: Option<u64>,
     /// When to color text. auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value = "auto", global = true, value_name = "WHEN")]
     pub(super) color: Color,
@@ -95,7 +104,8 @@ pub(super) enum Color {
 /// `oomscope DUMP…`, without a command.
 #[derive(Debug, Args)]
 struct BareReport {
-    /// Dumps to report on: `oomscope DUMP...` is `oomscope report DUMP...`
+    /// Dumps to report on, or archives with one (zip, 7z, gz, zst, xz, cab): `oomscope DUMP...` is
+    /// `oomscope report DUMP...`
     #[arg(value_name = "DUMP")]
     dumps: Vec<PathBuf>,
     /// Show the process's command line, which can hold passwords

@@ -1,6 +1,7 @@
 //! The command line: the only place that prints, exits, or reads the environment.
 
 mod args;
+mod intake;
 mod output;
 mod panics;
 mod progress;
@@ -200,13 +201,13 @@ fn each_dump(
     for path in dumps {
         let progress = Progress::start(global, &shown(path));
         let analyzed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            Analysis::of(path, &options, &progress)
+            intake::analyze(global, path, &options, &progress)
         }));
         progress.end();
         let analysis = match analyzed {
             Ok(Ok(analysis)) => analysis,
             Ok(Err(error)) => {
-                stderr.write(&text::refusal(&path.to_string_lossy(), &error));
+                stderr.write(&error);
                 failed = true;
                 continue;
             }

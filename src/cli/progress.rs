@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::Global;
 use crate::Observer;
+use crate::table::units;
 
 /// How often the spinner turns; the first time right away.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,6 +32,16 @@ impl Progress {
         bar.set_prefix(what.to_owned());
         bar.enable_steady_tick(TICK);
         Self { bar }
+    }
+
+    /// Bytes that were unpacked so far.
+    pub(super) fn unpacked(&self, bytes: u64) {
+        self.bar.set_message(format!("unpacking, {}", units(bytes)));
+    }
+
+    /// Does something that needs the terminal for itself.
+    pub(super) fn pause<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.bar.suspend(work)
     }
 
     /// Ends, before anything else is printed.

@@ -137,6 +137,11 @@ impl Dump {
         Self::from_source(Source::open(path)?, notes)
     }
 
+    /// Maps a file that is open, which may have no name.
+    pub fn from_file(file: &std::fs::File, notes: &mut Notes) -> Result<Self, Error> {
+        Self::from_source(Source::of_file(file)?, notes)
+    }
+
     /// Reads a dump that is in memory.
     pub fn from_bytes(bytes: Vec<u8>, notes: &mut Notes) -> Result<Self, Error> {
         Self::from_source(Source::Owned(bytes), notes)

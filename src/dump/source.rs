@@ -17,7 +17,11 @@ pub enum Source {
 impl Source {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::Open)?;
+        Self::of_file(&File::open(path).map_err(Error::Open)?)
+    }
+
+    /// Maps a file that is open.
+    pub fn of_file(file: &File) -> Result<Self, Error> {
         let metadata = file.metadata().map_err(Error::Open)?;
         if metadata.is_dir() {
             return Err(Error::NotADump { what: "a folder", hint: "name a .dmp file" });
@@ -32,7 +36,7 @@ impl Source {
         // We accept that, because copying 4 GB first is what this program exists to avoid; the
         // README says so. Nothing is ever written through the map.
         #[allow(unsafe_code)]
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::Open)?;
+        let map = unsafe { memmap2::Mmap::map(file) }.map_err(Error::Open)?;
         Ok(Source::Mapped(map))
     }
 }
