@@ -85,6 +85,13 @@ pub(super) struct Global {
     pub(super) fail_on: Vec<String>,
 }
 
+impl Global {
+    /// Whether nothing was asked for that says how or where to write.
+    pub(super) fn is_plain(&self) -> bool {
+        self.format == Format::Text && self.color == Color::Auto && self.fail_on.is_empty()
+    }
+}
+
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -111,6 +118,10 @@ struct BareReport {
     /// Show the process's command line, which can hold passwords
     #[arg(long)]
     show_command_line: bool,
+    /// Do what dropping the dumps on the program does: write HTML beside the first one, open it,
+    /// print the verdicts, wait for a key
+    #[arg(long)]
+    dropped: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,6 +169,15 @@ pub(super) struct ReportArgs {
     /// Show the process's command line, which can hold passwords
     #[arg(long)]
     pub(super) show_command_line: bool,
+    /// Dropped on the program.
+    #[arg(skip)]
+    pub(super) dropped: bool,
+}
+
+impl ReportArgs {
+    pub(super) fn dumps(&self) -> &[PathBuf] {
+        &self.dumps
+    }
 }
 
 #[derive(Debug, Args)]
@@ -274,17 +294,18 @@ impl Cli {
             _ if bare && (command.is_some() || report.dumps.iter().any(is_command)) => {
                 usage("the command stands before the dump: `oomscope heaps x.dmp`")
             }
-            Some(Command::Report(mut args)) => {
+            Some(Command::Report(mut args)) if !report.dropped => {
                 args.show_command_line |= report.show_command_line;
                 Ok((global, Command::Report(args)))
             }
             Some(_) if report.show_command_line => {
                 usage("--show-command-line goes with `report` only")
             }
+            Some(_) if report.dropped => usage("--dropped goes with dumps alone"),
             Some(command) => Ok((global, command)),
             None if bare => {
-                let BareReport { dumps, show_command_line } = report;
-                Ok((global, Command::Report(ReportArgs { dumps, show_command_line })))
+                let BareReport { dumps, show_command_line, dropped } = report;
+                Ok((global, Command::Report(ReportArgs { dumps, show_command_line, dropped })))
             }
             None => usage("no dump is named"),
         }
@@ -295,7 +316,7 @@ impl Command {
     /// The dumps that it reads.
     pub(super) fn dumps(&self) -> &[PathBuf] {
         match self {
-            Command::Report(it) => &it.dumps,
+            Command::Report(it) => it.dumps(),
             Command::Map(it) => std::slice::from_ref(&it.dump.dump),
             Command::Heaps(it) => std::slice::from_ref(&it.dump.dump),
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),

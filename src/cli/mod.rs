@@ -1,6 +1,8 @@
 //! The command line: the only place that prints, exits, or reads the environment.
 
 mod args;
+mod console;
+mod dropped;
 mod intake;
 mod output;
 mod panics;
@@ -147,6 +149,11 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         ));
         return USAGE;
     }
+    if let Command::Report(args) = command
+        && (args.dropped || dropped::is_meant(global, args))
+    {
+        return dropped::run(global, args, stderr);
+    }
     let mut output = Output::new(global);
     let code = match command {
         Command::Explain(_) => explain(global, command, &mut output),
@@ -193,34 +200,15 @@ fn each_dump(
     output: &mut Output,
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
-    let options = Options { symbol_stores: symbol_stores(global) };
+    let options = options(global);
     let several = 1 < dumps.len();
     let layout = output.layout();
     let (mut failed, mut matched, mut written) = (false, false, 0);
     let mut html = Html::default();
     for path in dumps {
-        let progress = Progress::start(global, &shown(path));
-        let analyzed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            intake::analyze(global, path, &options, &progress)
-        }));
-        progress.end();
-        let analysis = match analyzed {
-            Ok(Ok(analysis)) => analysis,
-            Ok(Err(error)) => {
-                stderr.write(&error);
-                failed = true;
-                continue;
-            }
-            Err(_) => {
-                stderr.write(&format!(
-                    "error: cannot analyze `{}`\n  internal error: {}\n\
-                     hint: please report it, with what `-v` prints\n",
-                    shown(path),
-                    panics::last()
-                ));
-                failed = true;
-                continue;
-            }
+        let Some(analysis) = analyze(global, path, &options, stderr) else {
+            failed = true;
+            continue;
         };
         matched |= global.fail_on.iter().any(|id| has(&analysis, id));
         if let (Format::Html, Command::Report(args)) = (global.format, command) {
@@ -265,6 +253,31 @@ fn each_dump(
         (false, false) => WRITTEN,
     };
     Ok((code, written))
+}
+
+fn options(global: &Global) -> Options {
+    Options { symbol_stores: symbol_stores(global) }
+}
+
+/// Analyzes one dump. When it cannot be, that has been said.
+fn analyze(global: &Global, path: &Path, options: &Options, stderr: &Stderr) -> Option<Analysis> {
+    let progress = Progress::start(global, &shown(path));
+    let analyzed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        intake::analyze(global, path, options, &progress)
+    }));
+    progress.end();
+    let error = match analyzed {
+        Ok(Ok(analysis)) => return Some(analysis),
+        Ok(Err(error)) => error,
+        Err(_) => format!(
+            "error: cannot analyze `{}`\n  internal error: {}\n\
+             hint: please report it, with what `-v` prints\n",
+            shown(path),
+            panics::last()
+        ),
+    };
+    stderr.write(&error);
+    None
 }
 
 fn has(analysis: &Analysis, id: &str) -> bool {

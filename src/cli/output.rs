@@ -78,10 +78,7 @@ enum Target {
 impl Output {
     pub(super) fn new(global: &Global) -> Self {
         match &global.output {
-            Some(path) => Self {
-                layout: TextOptions { width: width(false), color: global.color == Color::Always },
-                target: Target::Planned(path.clone()),
-            },
+            Some(path) => Self::to_file(path, global.color == Color::Always),
             None => {
                 let choice = choice(global, &io::stdout());
                 let layout =
@@ -90,6 +87,12 @@ impl Output {
                 Self { target: Target::Stdout(BufWriter::new(stream)), layout }
             }
         }
+    }
+
+    /// A file, and how text looks there.
+    pub(super) fn to_file(path: &Path, color: bool) -> Self {
+        let layout = TextOptions { width: width(false), color };
+        Self { layout, target: Target::Planned(path.to_owned()) }
     }
 
     /// How text is laid out there.

@@ -255,7 +255,7 @@ fn is_product_version(text: &str) -> bool {
 
 /// The four numbers of a file version.
 fn parts(text: &str) -> Option<[u16; 4]> {
-    let numbers: Vec<u16> = text.split([',', '.']).map_while(|it| it.parse().ok()).collect();
+    let numbers: Vec<u16> = text.split([',', '.']).map_while(|it| it.parse::<u16>().ok()).collect();
     numbers.try_into().ok()
 }
 

@@ -12,6 +12,7 @@ mod findings;
 mod golden;
 mod heaps;
 mod hostile;
+mod html;
 mod managed;
 mod managed_synth;
 mod map;

@@ -9,10 +9,12 @@ mod treemap;
 
 use std::io::{self, Write};
 
+use base64::Engine;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Output, State, Value, escape_formatter};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use self::picture::Picture;
 use self::treemap::Treemap;
@@ -109,7 +111,10 @@ impl Html {
         }
         let template = environment.get_template("report.html").map_err(io::Error::other)?;
         let version = env!("CARGO_PKG_VERSION");
-        let context = minijinja::context! { pages => self.pages, version };
+        let script = environment.get_template("script.js").map_err(io::Error::other)?;
+        let script = script.render(()).map_err(io::Error::other)?;
+        let script_hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(script));
+        let context = minijinja::context! { pages => self.pages, version, script_hash };
         template.render_captured_to(context, out).map(|_| ()).map_err(io::Error::other)
     }
 }

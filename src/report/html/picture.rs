@@ -220,7 +220,7 @@ impl Pen {
 
 /// What holds most of a cell. Committed bytes win over others of the same size: a page in use is
 /// what one looks for.
-fn dominant<'a>(slices: &'a [Slice], cell: VaRange) -> Option<&'a Slice> {
+fn dominant(slices: &[Slice], cell: VaRange) -> Option<&Slice> {
     let inside = slices.iter().take_while(|it| it.region.range.start() < cell.end());
     inside.max_by_key(|it| {
         let part = it.region.range.intersection(cell).map_or(0, VaRange::size);

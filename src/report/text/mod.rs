@@ -11,7 +11,7 @@ pub use address::addresses;
 pub use explain::explain;
 pub use heaps::heaps;
 pub use map::map;
-pub use report::report;
+pub use report::{report, verdict};
 pub use threads::threads;
 
 use crate::dump;

@@ -45,7 +45,7 @@ pub fn report(
     let mut page = Page::new(out, layout);
     head(&mut page, analysis, options)?;
     page.blank()?;
-    verdict(&mut page, analysis)?;
+    answer(&mut page, analysis)?;
     holders(&mut page, analysis)?;
     waits(&mut page, analysis)?;
     map::usage(&mut page, analysis)?;
@@ -60,6 +60,23 @@ pub fn report(
     findings(&mut page, analysis)?;
     fitness(&mut page, analysis)?;
     not_visible(&mut page, analysis)
+}
+
+/// Writes what stands first in the report: the dump, the verdict, and what to do next.
+///
+/// # Errors
+///
+/// When `out` takes no more.
+pub fn verdict(
+    out: &mut dyn Write,
+    analysis: &Analysis,
+    options: &ReportOptions,
+    layout: TextOptions,
+) -> io::Result<()> {
+    let mut page = Page::new(out, layout);
+    head(&mut page, analysis, options)?;
+    page.blank()?;
+    answer(&mut page, analysis)
 }
 
 fn head(page: &mut Page<'_>, it: &Analysis, options: &ReportOptions) -> io::Result<()> {
@@ -116,7 +133,7 @@ fn head(page: &mut Page<'_>, it: &Analysis, options: &ReportOptions) -> io::Resu
     page.labelled("Runtime", &list(runtimes))
 }
 
-fn verdict(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+fn answer(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     let it = &analysis.verdict;
     let style = match (it.limit, it.confidence) {
         ("not-out-of-memory", _) => GOOD,
