@@ -7,6 +7,7 @@ const STREET: &[&str] = &[
     "limits",
     "table",
     "notes",
+    "archives",
     "dump",
     "space",
     "process",
