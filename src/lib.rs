@@ -27,6 +27,7 @@ pub mod findings;
 mod analysis;
 
 pub mod report;
+pub mod triage;
 
 pub mod cli;
 

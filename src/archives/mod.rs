@@ -165,6 +165,25 @@ fn peek(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
+/// Whether an archive holds a dump, or an archive that may. One that cannot be read may, too.
+pub fn may_hold_dump(path: &Path) -> bool {
+    let look = || -> Result<bool, Error> {
+        let mut file = File::open(path)?;
+        let Some(kind) = kind_of(&mut file)? else { return Ok(false) };
+        if !kind.is_single() {
+            return Ok(!candidates(&mut file, kind, "")?.is_empty());
+        }
+        let mut holds = false;
+        formats::each(&mut file, kind, &mut |_, from| {
+            let first = peek(from)?;
+            holds = first.starts_with(b"MDMP") || Kind::of(&first).is_some();
+            Ok(false)
+        })?;
+        Ok(holds)
+    };
+    look().unwrap_or(true)
+}
+
 /// The dumps in an archive, and archives in it that may hold one.
 ///
 /// # Errors

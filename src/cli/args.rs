@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::triage::{ExamineArgs, TriageArgs};
 use super::values;
 use crate::findings;
 use crate::owners::Usage;
@@ -153,6 +154,19 @@ Examples:
     /// Everything known about an address: region, owner, heap, image and export, stack
     #[command(after_help = "Example:\n  oomscope address crash.dmp 0x00420000 7ffb`1c3a0000")]
     Address(AddressArgs),
+    /// Many dumps at once, put into buckets by cause
+    #[command(after_help = "\
+Examples:
+  oomscope triage crashes/
+  oomscope triage uploads/*.zip --jobs 4 --timeout 5m --results monday
+  oomscope triage --why a.dmp b.dmp")]
+    Triage(TriageArgs),
+    /// One dump of a triage
+    #[command(
+        hide = true,
+        after_help = "Example:\n  oomscope examine crash.dmp --max-memory 2147483648"
+    )]
+    Examine(ExamineArgs),
     /// What a finding means, why it happens, what to do
     #[command(after_help = "\
 Examples:
@@ -321,7 +335,7 @@ impl Command {
             Command::Heaps(it) => std::slice::from_ref(&it.dump.dump),
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
             Command::Address(it) => std::slice::from_ref(&it.dump.dump),
-            Command::Explain(_) => &[],
+            Command::Explain(_) | Command::Triage(_) | Command::Examine(_) => &[],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a path on the command line stands for: a dump, or an archive that holds one.
 
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use super::shown;
 use crate::archives::{self, Bounds, Member, Unpacked};
 use crate::report::text;
 use crate::table::for_terminal;
+use crate::triage;
 use crate::{Analysis, Options};
 
 /// Analyzes what is at `path`, or says in full why it cannot.
@@ -64,4 +66,23 @@ fn choose(members: &[Member]) -> Option<String> {
     io::stdin().lock().read_line(&mut answer).ok()?;
     let number: usize = answer.trim().parse().ok()?;
     members.get(number.checked_sub(1)?).map(|it| it.name.clone())
+}
+
+/// The same for a dump that is to be kept by its contents: also the hash of its bytes.
+pub(super) fn examine(
+    global: &Global,
+    path: &Path,
+    options: &Options,
+    progress: &Progress,
+) -> Result<(Analysis, String), String> {
+    let failed = |it: io::Error| format!("the dump cannot be read: {it}");
+    if !matches!(archives::kind(path), Ok(Some(_))) {
+        let hash = triage::hash(&mut File::open(path).map_err(failed)?).map_err(failed)?;
+        let analysis = Analysis::of(path, options, progress).map_err(|it| it.to_string())?;
+        return Ok((analysis, hash));
+    }
+    let mut unpacked = unpack(global, path, progress).map_err(|it| it.to_string())?;
+    let hash = triage::hash(&mut unpacked.file).map_err(failed)?;
+    let analysis = Analysis::of_unpacked(&unpacked, options, progress);
+    Ok((analysis.map_err(|it| it.to_string())?, hash))
 }

@@ -7,6 +7,7 @@ mod intake;
 mod output;
 mod panics;
 mod progress;
+mod triage;
 mod values;
 
 use std::ffi::OsString;
@@ -101,6 +102,8 @@ impl Render for Command {
             Command::Threads(args) => text::threads(out, it, &args.filter(), layout),
             Command::Address(args) => text::addresses(out, it, &args.addresses, layout),
             Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
+            // They have writers of their own.
+            Command::Triage(_) | Command::Examine(_) => Ok(()),
         }
     }
 
@@ -112,6 +115,7 @@ impl Render for Command {
             Command::Threads(args) => Model::threads(it, &args.filter()),
             Command::Address(args) => Model::addresses(it, &args.addresses),
             Command::Explain(args) => Model::explanations(args.id.as_deref()),
+            Command::Triage(_) | Command::Examine(_) => Model::explanations(None),
         }
     }
 }
@@ -130,6 +134,11 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
              hint: name the folder that holds NAME.pdb/ID/NAME.sym\n"
         ));
         return USAGE;
+    }
+    match command {
+        Command::Triage(args) => return triage::run(global, args, stderr),
+        Command::Examine(args) => return triage::examine(global, args),
+        _ => {}
     }
     if global.format == Format::Html && !matches!(command, Command::Report(_)) {
         stderr.write(

@@ -1,9 +1,9 @@
 //! From an analysis to what people and programs read: text, JSON and HTML.
 
-mod html;
+pub(crate) mod html;
 mod json;
 pub mod model;
-mod page;
+pub(crate) mod page;
 pub mod text;
 pub mod units;
 

@@ -13,47 +13,47 @@ use super::TextOptions;
 use crate::table::for_terminal;
 
 /// Headings.
-pub(super) const BOLD: Style = Style::new().bold();
+pub(crate) const BOLD: Style = Style::new().bold();
 /// A limit that was hit.
-pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 /// A limit that was hit perhaps.
-pub(super) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// No limit was hit.
-pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 
 /// Columns of the words at the left of the first screen.
 const LABEL: usize = 10;
 
 /// Where text is written.
-pub(super) struct Page<'w> {
+pub(crate) struct Page<'w> {
     out: &'w mut dyn Write,
     width: usize,
     color: bool,
 }
 
 impl<'w> Page<'w> {
-    pub(super) fn new(out: &'w mut dyn Write, options: TextOptions) -> Self {
+    pub(crate) fn new(out: &'w mut dyn Write, options: TextOptions) -> Self {
         // Narrower than this, an address and a word do not fit on a line.
         Self { out, width: options.width.max(40), color: options.color }
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
     /// An empty line.
-    pub(super) fn blank(&mut self) -> io::Result<()> {
+    pub(crate) fn blank(&mut self) -> io::Result<()> {
         writeln!(self.out)
     }
 
     /// A heading, with space above it.
-    pub(super) fn heading(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn heading(&mut self, text: &str) -> io::Result<()> {
         self.blank()?;
         self.styled(BOLD, text)
     }
 
     /// A line in one style.
-    pub(super) fn styled(&mut self, style: Style, text: &str) -> io::Result<()> {
+    pub(crate) fn styled(&mut self, style: Style, text: &str) -> io::Result<()> {
         for line in wrap(text, self.width) {
             let line = self.paint(style, &line);
             writeln!(self.out, "{line}")?;
@@ -62,7 +62,7 @@ impl<'w> Page<'w> {
     }
 
     /// Text from column `indent` on; what does not fit continues `hang` columns further in.
-    pub(super) fn text(&mut self, indent: usize, hang: usize, text: &str) -> io::Result<()> {
+    pub(crate) fn text(&mut self, indent: usize, hang: usize, text: &str) -> io::Result<()> {
         let mut lines = wrap_hanging(text, self.width.saturating_sub(indent), hang).into_iter();
         if let Some(first) = lines.next() {
             writeln!(self.out, "{:indent$}{first}", "")?;
@@ -75,7 +75,7 @@ impl<'w> Page<'w> {
     }
 
     /// A line whose words stand in columns, so that spaces count as long as it fits.
-    pub(super) fn columns(&mut self, indent: usize, text: &str) -> io::Result<()> {
+    pub(crate) fn columns(&mut self, indent: usize, text: &str) -> io::Result<()> {
         let line = for_terminal(text);
         if self.width < indent.saturating_add(width_of(&line)) {
             return self.text(indent, 4, &line);
@@ -84,12 +84,12 @@ impl<'w> Page<'w> {
     }
 
     /// Text with a word at its left.
-    pub(super) fn labelled(&mut self, label: &str, text: &str) -> io::Result<()> {
+    pub(crate) fn labelled(&mut self, label: &str, text: &str) -> io::Result<()> {
         self.labelled_in(Style::new(), label, 0, text)
     }
 
     /// The same in a style; lines after the first stand `hang` columns further in.
-    pub(super) fn labelled_in(
+    pub(crate) fn labelled_in(
         &mut self,
         style: Style,
         label: &str,
@@ -107,7 +107,7 @@ impl<'w> Page<'w> {
     }
 
     /// A table from column `indent` on.
-    pub(super) fn table(&mut self, indent: usize, grid: &Grid) -> io::Result<()> {
+    pub(crate) fn table(&mut self, indent: usize, grid: &Grid) -> io::Result<()> {
         let text = grid.render(self.width.saturating_sub(indent));
         for (idx, line) in text.lines().enumerate() {
             let style = if idx == 0 && grid.has_head() { BOLD } else { Style::new() };
@@ -128,27 +128,27 @@ impl<'w> Page<'w> {
 
 /// How a column is aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// Rows and columns. A column that has nothing in any row is left out.
-pub(super) struct Grid {
+pub(crate) struct Grid {
     head: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Grid {
-    pub(super) fn new(head: &[(&'static str, Align)]) -> Self {
+    pub(crate) fn new(head: &[(&'static str, Align)]) -> Self {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
 
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().map(|it| for_terminal(&it).into_owned()).collect());
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
@@ -189,7 +189,7 @@ impl Grid {
 }
 
 /// Columns that text takes on a terminal.
-pub(super) fn width_of(text: &str) -> usize {
+pub(crate) fn width_of(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 

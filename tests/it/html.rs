@@ -72,6 +72,21 @@ fn a_page_asks_nothing_of_any_network_and_is_small() {
     }
 }
 
+#[test]
+fn every_dump_has_a_page() {
+    for path in dumps::all().iter().filter_map(|it| dumps::dump(it)) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oomscope"));
+        let output = command.arg("report").arg(&path).args(["--format", "html"]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(0) => check_links(&String::from_utf8(output.stdout).unwrap()),
+            code => {
+                assert!(code == Some(1) && error.contains("cannot analyze"), "{path:?}: {error}");
+            }
+        }
+    }
+}
+
 #[track_caller]
 fn check_links(page: &str) {
     for attribute in ["src=\"", "href=\"", "url(", "@import"] {

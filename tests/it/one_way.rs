@@ -19,6 +19,7 @@ const STREET: &[&str] = &[
     "findings",
     "analysis",
     "report",
+    "triage",
     "cli",
 ];
 

@@ -82,41 +82,70 @@ impl Html {
         self.pages.push(Value::from(Serde(page(analysis, options))));
     }
 
+    /// Adds a dump whose page is changed first, as JSON.
+    pub fn add_with(
+        &mut self,
+        analysis: &Analysis,
+        options: &ReportOptions,
+        change: &dyn Fn(&mut serde_json::Value),
+    ) {
+        // A page is plain data: it can always be written.
+        let mut page = serde_json::to_value(page(analysis, options)).unwrap_or_default();
+        change(&mut page);
+        self.pages.push(Value::from(Serde(page)));
+    }
+
     /// Writes the file.
     ///
     /// # Errors
     ///
     /// When `out` takes no more.
     pub fn write(self, out: &mut dyn Write) -> io::Result<()> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(io::Error::other)?);
-        environment.set_auto_escape_callback(|name| match name {
-            "style.css" | "script.js" => AutoEscape::None,
-            _ => AutoEscape::Html,
-        });
-        environment.set_formatter(format_clean);
-        environment.add_filter("size", units::bytes);
-        environment.add_filter("count", units::count);
-        environment.add_filter("duration", units::duration);
-        environment.add_filter("cpu", units::cpu);
-        environment.add_filter("code", code);
-        environment.add_filter("hex", |it: u64| format!("{it:#x}"));
-        for (name, text) in [
-            ("report.html", include_str!("report.html")),
-            ("style.css", include_str!("style.css")),
-            ("script.js", include_str!("script.js")),
-        ] {
-            environment.add_template(name, text).map_err(io::Error::other)?;
-        }
+        let environment = environment()?;
         let template = environment.get_template("report.html").map_err(io::Error::other)?;
         let version = env!("CARGO_PKG_VERSION");
-        let script = environment.get_template("script.js").map_err(io::Error::other)?;
-        let script = script.render(()).map_err(io::Error::other)?;
-        let script_hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(script));
+        let script_hash = script_hash(&environment)?;
         let context = minijinja::context! { pages => self.pages, version, script_hash };
         template.render_captured_to(context, out).map(|_| ()).map_err(io::Error::other)
     }
+}
+
+/// The engine with the templates of a report, its style and its script.
+pub(crate) fn environment() -> io::Result<Environment<'static>> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(io::Error::other)?);
+    environment.set_auto_escape_callback(|name| match name {
+        "style.css" | "script.js" => AutoEscape::None,
+        _ => AutoEscape::Html,
+    });
+    environment.set_formatter(format_clean);
+    environment.add_filter("size", known(units::bytes));
+    environment.add_filter("count", known(units::count));
+    environment.add_filter("duration", known(units::duration));
+    environment.add_filter("cpu", known(units::cpu));
+    environment.add_filter("code", code);
+    environment.add_filter("hex", |it: u64| format!("{it:#x}"));
+    for (name, text) in [
+        ("report.html", include_str!("report.html")),
+        ("style.css", include_str!("style.css")),
+        ("script.js", include_str!("script.js")),
+    ] {
+        environment.add_template(name, text).map_err(io::Error::other)?;
+    }
+    Ok(environment)
+}
+
+/// A number in words, and a dash for one that could not be seen.
+fn known(words: impl Fn(u64) -> String) -> impl Fn(Option<u64>) -> String {
+    move |it| it.map_or_else(|| "–".to_owned(), &words)
+}
+
+/// What the page's policy calls its script.
+pub(crate) fn script_hash(environment: &Environment<'_>) -> io::Result<String> {
+    let script = environment.get_template("script.js").map_err(io::Error::other)?;
+    let script = script.render(()).map_err(io::Error::other)?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(Sha256::digest(script)))
 }
 
 /// Strings are cleaned before they are escaped.
