@@ -126,12 +126,16 @@ fn assert_valid(validator: &jsonschema::Validator, what: &str, json: &str) {
 
 #[test]
 fn the_schema_in_the_docs_is_that_of_the_types() {
-    let path = root().join("docs/report.schema.json");
-    if update() {
-        std::fs::write(&path, schema()).unwrap();
+    let triage = schemars::schema_for!(oomscope::triage::Summary);
+    let triage = serde_json::to_string_pretty(&triage).unwrap() + "\n";
+    for (name, schema) in [("report", schema()), ("triage", triage)] {
+        let path = root().join(format!("docs/{name}.schema.json"));
+        if update() {
+            std::fs::write(&path, &schema).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+        assert!(kept == schema, "docs/{name}.schema.json is old; UPDATE_GOLDEN=1 rewrites it");
     }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-    assert!(kept == schema(), "docs/report.schema.json is old; UPDATE_GOLDEN=1 rewrites it");
 }
 
 /// Addresses that every process has something at, and two that it has not.

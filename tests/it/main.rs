@@ -22,4 +22,5 @@ mod readme;
 mod registered;
 mod samples;
 mod stacks;
+mod triage;
 mod verdicts;
