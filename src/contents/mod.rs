@@ -1,11 +1,61 @@
 //! What busy blocks hold: DER, text, pictures, objects of a class; and how many are equal.
 
+mod der;
+mod files;
+mod kind;
+mod objects;
+mod text;
+mod words;
+
 use crate::notes::Notes;
 use crate::owners::Heap;
 use crate::process::Process;
-use crate::space::Va;
+use crate::space::{Memory, Va};
 use crate::symbols::Names;
 use crate::table::DumpText;
+
+pub use kind::Kind;
+
+/// Bytes of one block that are looked at.
+const LOOKED_AT: u64 = 1 << 20;
+
+/// Places at which a file or message may begin. Programs put a length, a count or a link in front;
+/// the debug C runtime puts 0x20 (x86) or 0x30 bytes there (`_CrtMemBlockHeader`).
+const PLACES: [u64; 7] = [0, 4, 8, 0x10, 0x18, 0x20, 0x30];
+
+/// What one block holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The kind.
+    pub kind: Kind,
+    /// More about it, from the dump: a class, a file name, the beginning of a text.
+    pub detail: DumpText,
+    /// The object identifier that decided, in dotted decimal: that of a certificate trust list,
+    /// or of what is signed.
+    pub oid: Option<String>,
+    /// Where it begins in the block; 0 nearly always.
+    pub offset: u64,
+}
+
+impl Content {
+    fn new(kind: Kind, detail: impl Into<String>, oid: Option<String>) -> Self {
+        Self { kind, detail: detail.into().into(), oid, offset: 0 }
+    }
+
+    /// Kind and detail in one line for people: "PNG picture, 16 x 16".
+    pub fn text(&self) -> DumpText {
+        let mut text = self.kind.words().to_owned();
+        if !self.detail.is_empty() {
+            let detail = self.detail.raw();
+            let quoted = self.kind.is_text();
+            text.push_str(&if quoted { format!(" \"{detail}\"") } else { format!(", {detail}") });
+        }
+        if self.offset != 0 {
+            text.push_str(&format!(", from +{:#x} on", self.offset));
+        }
+        text.into()
+    }
+}
 
 /// Busy blocks of one heap and one requested size that hold the same kind of thing.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,4 +84,43 @@ pub struct Contents {
 /// Looks into the busy blocks of all heaps.
 pub(crate) fn contents(_: &Process, _: &Names<'_>, _: &[Heap], _: &mut Notes) -> Contents {
     Contents::default()
+}
+
+/// What the `size` bytes at `user` hold. `None` where they are not in the dump, or are nothing that
+/// is known.
+///
+/// The first MiB is looked at. In a WOW64 process an address below 4 GiB is taken for one of the
+/// 32-bit side.
+pub(crate) fn describe(
+    process: &Process,
+    names: &Names<'_>,
+    user: Va,
+    size: u64,
+) -> Option<Content> {
+    let low = user < 1 << 32;
+    let memory = if low { &process.memory } else { process.dump_memory() };
+    look(memory, names, user, size).filter(|it| it.kind != Kind::Unknown)
+}
+
+/// The same, with [`Kind::Unknown`] for what is not known.
+fn look(memory: &Memory, names: &Names<'_>, user: Va, size: u64) -> Option<Content> {
+    let bytes = memory.slice_up_to(user, size.min(LOOKED_AT));
+    if bytes.is_empty() {
+        return None;
+    }
+    let files = || {
+        PLACES.iter().find_map(|&offset| {
+            let rest = bytes.get(usize::try_from(offset).ok()?..)?;
+            let found = files::recognize(rest, size.saturating_sub(offset))?;
+            Some(Content { offset, ..found })
+        })
+    };
+    let word = memory.pointer_size();
+    let object = || objects::recognize(memory, names, words::values(bytes, word).next()?);
+    let found = words::repeated(bytes)
+        .or_else(files)
+        .or_else(object)
+        .or_else(|| text::recognize(bytes, size, word))
+        .or_else(|| words::pointers(bytes, word, names));
+    Some(found.unwrap_or_else(|| Content::new(Kind::Unknown, "", None)))
 }
