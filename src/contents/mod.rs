@@ -2,6 +2,7 @@
 
 mod der;
 mod files;
+mod groups;
 mod kind;
 mod objects;
 mod text;
@@ -57,7 +58,7 @@ impl Content {
     }
 }
 
-/// Busy blocks of one heap and one requested size that hold the same kind of thing.
+/// Busy blocks of one heap and one requested size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContentGroup {
     /// The heap.
@@ -66,24 +67,86 @@ pub struct ContentGroup {
     pub size_bytes: u64,
     /// Number of blocks.
     pub count: u64,
-    /// How many of them are equal byte for byte: the largest such set.
+    /// What they hold together, by their requested size.
+    pub total_bytes: u64,
+    /// Of the heap's busy bytes.
+    pub heap_percent: f64,
+    /// How many were compared with each other: all where this is [`ContentGroup::count`], else some
+    /// that stand for the others.
+    pub compared: u64,
+    /// How many of those compared differ from each other.
+    pub different: u64,
+    /// How many of those compared are equal byte for byte: the largest such set. 1 where no two
+    /// are.
     pub identical: u64,
-    /// What they hold, in a word or two: `PKCS #7`, `UTF-16 text`.
-    pub kind: DumpText,
+    /// The largest sets of equal blocks, that one first.
+    pub copies: Vec<u64>,
+    /// How many of those compared were asked what they hold; equal ones count together.
+    pub looked_into: u64,
+    /// How many of these hold what is said here.
+    pub of_kind: u64,
+    /// What they hold: most of them, where they hold different things.
+    pub content: Content,
     /// User address of one of them.
     pub sample: Va,
 }
 
-/// Groups of busy blocks by what they hold, the most bytes first.
+/// A group is told when it holds one percent of its heap, and this many bytes.
+const TOLD: u64 = 64 << 10;
+
+impl ContentGroup {
+    /// Whether it says something about the process: a share of its heap that is worth a line.
+    pub fn matters(&self) -> bool {
+        1.0 <= self.heap_percent && TOLD <= self.total_bytes
+    }
+
+    /// Whether each block was compared with all others.
+    pub fn is_exact(&self) -> bool {
+        self.compared == self.count
+    }
+
+    /// Blocks of this kind, as far as those that were looked into stand for all.
+    pub fn estimated_of_kind(&self) -> u64 {
+        scaled(self.count, self.of_kind, self.looked_into)
+    }
+
+    /// Blocks in the largest set of equal ones, as far as those compared stand for all.
+    pub fn estimated_identical(&self) -> u64 {
+        scaled(self.count, self.identical, self.compared)
+    }
+
+    /// Blocks that repeat what another block holds already, as far as those compared stand for
+    /// all.
+    pub fn estimated_repeated(&self) -> u64 {
+        let repeated = self.compared.saturating_sub(self.different);
+        scaled(self.count, repeated, self.compared)
+    }
+}
+
+/// `count * part / whole` without overflow; 0 of nothing.
+fn scaled(count: u64, part: u64, whole: u64) -> u64 {
+    if whole == 0 {
+        return 0;
+    }
+    let it = u128::from(count).saturating_mul(u128::from(part)) / u128::from(whole);
+    u64::try_from(it).unwrap_or(u64::MAX)
+}
+
+/// Groups of busy blocks by size, with what they hold, the most bytes first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
-    /// The groups.
+    /// The groups: the largest of all heaps, a few thousand.
     pub groups: Vec<ContentGroup>,
 }
 
 /// Looks into the busy blocks of all heaps.
-pub(crate) fn contents(_: &Process, _: &Names<'_>, _: &[Heap], _: &mut Notes) -> Contents {
-    Contents::default()
+pub(crate) fn contents(
+    process: &Process,
+    names: &Names<'_>,
+    heaps: &[Heap],
+    _: &mut Notes,
+) -> Contents {
+    Contents { groups: groups::groups(process, names, heaps) }
 }
 
 /// What the `size` bytes at `user` hold. `None` where they are not in the dump, or are nothing that

@@ -1,5 +1,7 @@
 //! Text: UTF-16, UTF-8, BSTR, and what text is in: JSON, XML, HTML.
 
+use std::collections::BTreeMap;
+
 use serde::de::{Deserialize, IgnoredAny};
 
 use super::{Content, Kind};
@@ -34,6 +36,21 @@ pub(super) fn recognize(bytes: &[u8], size: u64, pointer_size: u64) -> Option<Co
         Kind::Utf8
     };
     Some(Content::new(kind, shown(plain), None))
+}
+
+/// The texts that occur most often, and how often: `"a" (12), "b" (3)` without the outer quotes of
+/// a single one.
+pub(super) fn most_frequent(texts: BTreeMap<String, u64>, most: usize) -> String {
+    let mut texts: Vec<(String, u64)> = texts.into_iter().collect();
+    texts.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+    let more = most < texts.len();
+    if let [(one, _)] = texts.as_slice() {
+        return one.clone();
+    }
+    let shown = texts.iter().take(most).map(|(text, count)| format!("{text} ({count})"));
+    let mut shown: Vec<String> = shown.collect();
+    shown.extend(more.then(|| "…".to_owned()));
+    shown.join(" | ")
 }
 
 /// Whether text of so many bytes is what a block is for, and not a name that a structure begins
