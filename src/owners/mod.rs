@@ -19,6 +19,7 @@ use crate::process::Process;
 use crate::space::{Va, VaRange};
 use crate::table::{DumpText, Table};
 
+pub(crate) use blocks::fold_blocks;
 pub use blocks::{Block, BlockKind, BlockState, for_each_block};
 pub use ledger::{Ledger, Slice, UsageTotal};
 pub use nt_heap::blocks::{Corruption, CorruptionKind};

@@ -6,7 +6,7 @@ mod store;
 
 use std::path::PathBuf;
 
-pub(crate) use names::Names;
+pub(crate) use names::{Names, demangle};
 
 /// Where names come from.
 #[derive(Debug, Clone, Default)]

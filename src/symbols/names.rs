@@ -227,7 +227,7 @@ impl FrameSymbolizer for Answer {
 }
 
 /// `scope::name` of a mangled C++ name; any other name as it is.
-fn demangle(name: &str) -> Cow<'_, str> {
+pub(crate) fn demangle(name: &str) -> Cow<'_, str> {
     if !name.starts_with('?') || LONGEST_MANGLED < name.len() {
         return Cow::Borrowed(name);
     }

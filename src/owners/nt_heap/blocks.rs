@@ -21,9 +21,11 @@
 
 use std::ops::ControlFlow;
 
+use rayon::prelude::*;
+
 use super::layout::{self, Common, ENCODED, Layout};
 use super::side::Side;
-use crate::owners::{Block, BlockKind, BlockState, Heap};
+use crate::owners::{Block, BlockKind, BlockState, Heap, HeapKind};
 use crate::process::Process;
 use crate::space::{Memory, PAGE, Regions, Va, VaRange};
 
@@ -99,6 +101,42 @@ pub(in crate::owners) fn for_each_block(
             return;
         }
     }
+}
+
+/// Folds the blocks of NT heaps: a fold for each part of a heap, side by side, in the order of
+/// [`for_each_block`]. The number tells which of `heaps` it is of.
+pub(in crate::owners) fn fold_blocks<T: Send>(
+    process: &Process,
+    heaps: &[Heap],
+    new: &(impl Fn() -> T + Sync),
+    visit: &(impl Fn(&mut T, usize, Block) + Sync),
+) -> Vec<(usize, T)> {
+    let sides = Side::all(process);
+    let mut taken = Taken::default();
+    let mut plans: Vec<(usize, Plan<'_>)> = Vec::new();
+    for (idx, heap) in heaps.iter().enumerate() {
+        let Some(known) = heap.walk.as_ref().filter(|_| heap.kind == HeapKind::Nt) else {
+            continue;
+        };
+        let side = sides.iter().find(|it| it.native == heap.wow64_native);
+        if let Some(mut plan) = side.and_then(|it| Plan::of(it, heap, &mut taken)) {
+            plan.lfh_key = known.lfh_key;
+            plans.push((idx, plan));
+        }
+    }
+    let all = plans.iter().flat_map(|(idx, plan)| plan.parts().map(move |it| (*idx, plan, it)));
+    let parts: Vec<(usize, &Plan<'_>, Part<'_>)> = all.collect();
+    let fold = |(idx, plan, part): (usize, &Plan<'_>, Part<'_>)| {
+        let mut sum = new();
+        let _ = plan.walk(part, &mut |event| {
+            if let Event::Block(it) = event {
+                visit(&mut sum, idx, it);
+            }
+            ControlFlow::Continue(())
+        });
+        (idx, sum)
+    };
+    parts.into_par_iter().map(fold).collect()
 }
 
 /// Ranges that some walk has already: no byte is walked twice, whatever the dump says.

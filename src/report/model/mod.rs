@@ -4,6 +4,8 @@
 //! format. Addresses are hex strings, sizes are bytes, and a field that is absent could not be
 //! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
 
+mod content;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -451,17 +453,43 @@ pub struct HeapSize {
     pub sample_address: Option<String>,
 }
 
-/// Busy blocks that hold the same kind of thing.
+/// Busy blocks of one heap and size, and what they hold.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Content {
+    /// Their heap.
+    pub heap: String,
     /// Requested size.
     pub size_bytes: u64,
     /// Number of blocks.
     pub count: u64,
-    /// How many of them are equal byte for byte.
+    /// What they hold together.
+    pub total_bytes: u64,
+    /// Of the heap's busy bytes.
+    pub percent: f64,
+    /// How many of them are equal byte for byte: the largest such set. An estimate where not all
+    /// were compared.
     pub identical: u64,
-    /// What they hold.
+    /// How many blocks were compared with each other.
+    pub compared: u64,
+    /// How many of those differ from each other.
+    pub different: u64,
+    /// The largest sets of equal blocks among those, at most eight.
+    pub copies: Vec<u64>,
+    /// What most of them hold: `ctl`, `utf16-text`, `object`, …; `unknown` for what is not known.
     pub kind: String,
+    /// How many hold that. An estimate where not all were looked into.
+    pub of_kind: u64,
+    /// The kind for people, with details.
+    pub text: String,
+    /// A class, a file name, the most frequent texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The object identifier of what is in a DER structure, dotted decimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oid: Option<String>,
+    /// Where it begins in the block, when not at its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
     /// One of them.
     pub sample_address: String,
 }
@@ -834,6 +862,7 @@ impl Model {
             findings: Some(analysis.findings.iter().map(finding).collect()),
             memory: it.memory(None),
             heaps: Some(it.heaps(None, SIZES)),
+            content: Some(it.content()),
             managed: it.managed(),
             threads: Some(it.threads()),
             tables: Some(it.tables()),

@@ -1,6 +1,7 @@
 //! Reports for people. The answer first, then the tables that support it, then what was not seen.
 
 mod address;
+mod content;
 mod explain;
 mod heaps;
 mod map;

@@ -8,7 +8,7 @@ use super::super::model::{place, windows_name};
 use super::super::page::{Align, BAD, BOLD, DOUBTFUL, GOOD, Grid, Page};
 use super::super::{ReportOptions, TextOptions, units};
 use super::threads::{cpu_ms, group, thread_name};
-use super::{heaps, list, map};
+use super::{content, heaps, list, map};
 use crate::Analysis;
 use crate::findings::{Confidence, Evidence};
 use crate::owners::{self, Usage};
@@ -28,6 +28,8 @@ const IDLE: usize = 3;
 const WAITS: usize = 5;
 /// Sizes of the largest heap.
 const SIZES: usize = 8;
+/// Groups of blocks by what they hold.
+const CONTENTS: usize = 10;
 /// Calls of a wait on the first screen.
 const CALLS: usize = 4;
 
@@ -54,6 +56,7 @@ pub fn report(
     if let Some(largest) = analysis.heaps.iter().max_by_key(busy).filter(|it| busy(it) != 0) {
         heaps::sizes(&mut page, analysis, largest, SIZES)?;
     }
+    content::table(&mut page, analysis, CONTENTS)?;
     managed(&mut page, analysis)?;
     threads_that_matter(&mut page, analysis)?;
     exception(&mut page, analysis)?;
