@@ -84,6 +84,8 @@ notes! {
     NoHandles "no-handles" "no handle stream" "procdump -ma <pid>"
     NoThreadTimes "no-thread-times" "no ThreadInfoList: CPU times are unknown" "procdump -ma <pid>"
     ClaimConflict "claim-conflict" "two owners claim the same bytes; the stronger evidence was taken" ""
+    AllocationRecordUnreadable "allocation-record-unreadable" "blocks whose recorded call stack is not in the dump, or is none" "procdump -ma <pid>"
+    TooManyAllocationStacks "too-many-allocation-stacks" "more recorded call stacks than are told apart; the rest is counted without a stack" ""
     InternalError "internal-error" "a pass stopped by an internal error; the others stand" "please report it with this dump's `report --format json`"
 }
 

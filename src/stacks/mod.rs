@@ -43,6 +43,8 @@ pub enum Trust {
     FramePointer,
     /// A word on the stack that looks like a return address.
     Scan,
+    /// The process itself recorded it, when it allocated.
+    Recorded,
 }
 
 impl Trust {
@@ -54,6 +56,7 @@ impl Trust {
             Trust::Pdata => "pdata",
             Trust::FramePointer => "frame-pointer",
             Trust::Scan => "scan",
+            Trust::Recorded => "recorded",
         }
     }
 }

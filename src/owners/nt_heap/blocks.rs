@@ -395,23 +395,24 @@ impl<'a> Plan<'a> {
         if entry.unused == INTERNAL || Some(user) == self.front_end {
             return Some(block(user, behind, BlockState::Internal));
         }
-        let (user, requested) = self.requested(reader, header, allocated, entry.unused & 0x3f);
-        Some(block(user, requested, BlockState::Busy))
+        let asked = self.asked(reader, header, allocated, entry.unused & 0x3f);
+        let busy = block(asked.user, asked.requested, BlockState::Busy);
+        Some(Block { trace: asked.trace, ..busy })
     }
 
-    /// User address and requested bytes of a busy block, from the low six bits of `UnusedBytes`.
-    pub(super) fn requested(
+    /// What was asked for, of a busy block, from the low six bits of `UnusedBytes`.
+    pub(super) fn asked(
         &self,
         reader: &mut Reader<'_>,
         header: Va,
         allocated: u64,
         unused: u8,
-    ) -> (Va, u64) {
+    ) -> Asked {
         let user = header.saturating_add(self.common.granularity);
         if u64::from(unused) < 8
-            && let Some((user, unused)) = self.extended(reader, header, allocated)
+            && let Some(it) = self.extended(reader, header, allocated)
         {
-            return (user, allocated.saturating_sub(unused));
+            return it;
         }
         let mut unused = u64::from(unused);
         if unused == 0x3f {
@@ -420,18 +421,24 @@ impl<'a> Plan<'a> {
             let long = reader.pointer(at, word).filter(|it| unused <= *it && *it <= allocated);
             unused = long.unwrap_or(unused);
         }
-        (user, allocated.saturating_sub(unused))
+        Asked { user, requested: allocated.saturating_sub(unused), trace: None }
     }
 
-    /// User address and unused bytes from a `_HEAP_EXTENDED_ENTRY`, two units behind the header.
-    fn extended(&self, reader: &mut Reader<'_>, header: Va, allocated: u64) -> Option<(Va, u64)> {
+    /// What a `_HEAP_EXTENDED_ENTRY` tells, two units behind the header. The unit between holds the
+    /// address of a stack record, or nothing.
+    fn extended(&self, reader: &mut Reader<'_>, header: Va, allocated: u64) -> Option<Asked> {
         let unit = self.common.granularity;
         let at = header.checked_add(unit.checked_mul(2)?)?.checked_add(self.common.entry)?;
         let [1, 0, 0, 0, lo, hi, 2, 5] = reader.bytes::<8>(at)? else { return None };
         let unused = u64::from(u16::from_le_bytes([lo, hi]));
         let least = self.common.entry.checked_add(unit.checked_mul(2)?)?;
         let user = header.checked_add(unit.checked_mul(3)?)?;
-        (least <= unused && unused <= allocated).then_some((user, unused))
+        let trace = reader.pointer(header.checked_add(unit)?, self.memory.pointer_size());
+        (least <= unused && unused <= allocated).then(|| Asked {
+            user,
+            requested: allocated.saturating_sub(unused),
+            trace: trace.filter(|it| *it != 0),
+        })
     }
 
     fn walk_virtual(
@@ -458,17 +465,22 @@ impl<'a> Plan<'a> {
             }));
         }
         let user = header.saturating_add(self.common.granularity);
-        let (user, unused) =
-            self.extended(&mut reader, header, commit).unwrap_or((user, u64::from(entry.size)));
+        let plain = || Asked {
+            user,
+            requested: commit.saturating_sub(u64::from(entry.size)),
+            trace: None,
+        };
+        let Asked { user, requested, trace } =
+            self.extended(&mut reader, header, commit).unwrap_or_else(plain);
         let own = Some(user) == self.front_end;
         visit(Event::Block(Block {
             header,
             user,
-            requested: commit.saturating_sub(unused),
+            requested,
             allocated: range.end().saturating_sub(header),
             state: if own { BlockState::Internal } else { BlockState::Busy },
             kind: BlockKind::Virtual,
-            trace: None,
+            trace,
         }))
     }
 
@@ -584,6 +596,14 @@ impl<'a> Plan<'a> {
 enum Slots {
     Visit,
     Leave,
+}
+
+/// What a busy block tells about the request for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) user: Va,
+    pub(super) requested: u64,
+    pub(super) trace: Option<Va>,
 }
 
 /// `_HEAP_ENTRY.Flags`.

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::blocks::{Corruption, CorruptionKind, Event, Plan, Reader};
+use super::blocks::{Asked, Corruption, CorruptionKind, Event, Plan, Reader};
 use super::layout::{FirstBlock, USER_BLOCKS_SIGNATURE};
 use crate::owners::{Block, BlockKind, BlockState};
 use crate::space::Va;
@@ -102,19 +102,23 @@ impl Plan<'_> {
             if bitmap.is_some_and(|it| bit(it, idx) != Some(busy)) {
                 disagree = disagree.saturating_add(1);
             }
-            let (user, requested) = if busy {
-                self.requested(reader, header, it.stride, unused)
+            let asked = if busy {
+                self.asked(reader, header, it.stride, unused)
             } else {
-                (header.saturating_add(unit), it.stride.saturating_sub(unit))
+                Asked {
+                    user: header.saturating_add(unit),
+                    requested: it.stride.saturating_sub(unit),
+                    trace: None,
+                }
             };
             visit(Event::Block(Block {
                 header,
-                user,
-                requested,
+                user: asked.user,
+                requested: asked.requested,
                 allocated: it.stride,
                 state: if busy { BlockState::Busy } else { BlockState::Free },
                 kind: BlockKind::Lfh,
-                trace: None,
+                trace: asked.trace,
             }))?;
         }
         if disagree != 0 {
