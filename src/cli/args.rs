@@ -218,7 +218,7 @@ pub(super) struct ThreadArgs {
 
 /// The kinds of waits that are told apart.
 fn wait_kinds() -> Vec<&'static str> {
-    let mut kinds: Vec<_> = stacks::RULES.iter().map(|it| it.kind).collect();
+    let mut kinds: Vec<_> = stacks::RULES.iter().map(|it| it.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     kinds

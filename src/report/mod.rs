@@ -1,5 +1,6 @@
 //! From an analysis to what people and programs read: text and JSON.
 
+pub mod flamegraph;
 mod json;
 pub mod model;
 mod page;

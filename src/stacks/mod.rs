@@ -5,11 +5,13 @@ mod code;
 mod fold;
 mod jit;
 mod pdata;
+mod rules;
 mod waits;
 mod walker;
 
 pub use fold::{Folded, fold};
-pub use waits::{Part, Pattern, RULES, WaitRule, deciding_frames};
+pub use rules::{Part, Pattern, RULES, WaitRule};
+pub use waits::deciding_frames;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -101,12 +103,12 @@ pub struct Wait {
 impl Wait {
     /// The rule that it was recognized by, which knows what it means and what to do.
     pub fn rule(&self) -> Option<&'static WaitRule> {
-        RULES.iter().find(|it| (it.kind, it.what) == (self.kind, self.what))
+        RULES.iter().find(|it| (it.kind.as_str(), it.what.as_str()) == (self.kind, self.what))
     }
 
     /// How particular the rule is: 0 is the most particular.
     pub fn rank(&self) -> usize {
-        let is_own = |it: &WaitRule| (it.kind, it.what) == (self.kind, self.what);
+        let is_own = |it: &WaitRule| (it.kind.as_str(), it.what.as_str()) == (self.kind, self.what);
         RULES.iter().position(is_own).unwrap_or(RULES.len())
     }
 }
