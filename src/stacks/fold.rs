@@ -59,9 +59,17 @@ mod tests {
             offset: 0,
             source: None,
             trust: Trust::Context,
+            sp: 0,
         };
         let wait = kind.map(|kind| Wait { kind, what: "", frame: 0 });
-        Stack { thread, frames: addresses.iter().map(frame).collect(), wait, stopped: None }
+        Stack {
+            thread,
+            frames: addresses.iter().map(frame).collect(),
+            wait,
+            blockers: Vec::new(),
+            target: None,
+            stopped: None,
+        }
     }
 
     #[test]

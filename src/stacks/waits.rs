@@ -160,7 +160,7 @@ fn fits(frame: &Frame, patterns: &[Pattern]) -> bool {
     })
 }
 
-fn has_module(frame: &Frame, modules: &[impl AsRef<str>]) -> bool {
+pub(super) fn has_module(frame: &Frame, modules: &[impl AsRef<str>]) -> bool {
     modules.iter().any(|it| like(it.as_ref(), frame.module.raw()))
 }
 
@@ -222,6 +222,7 @@ mod tests {
                 offset: 0,
                 source: None,
                 trust: Trust::Cfi,
+                sp: 0,
             }
         };
         text.split_whitespace().map(frame).collect()
@@ -230,7 +231,7 @@ mod tests {
     fn stack(text: &str) -> Stack {
         let frames = frames(text);
         let wait = classify(&frames, usize::MAX, "");
-        Stack { thread: 0, frames, wait, stopped: None }
+        Stack { thread: 0, frames, wait, blockers: Vec::new(), target: None, stopped: None }
     }
 
     const EVENT: &str = "ntdll!ZwWaitForSingleObject KERNELBASE!WaitForSingleObjectEx";
