@@ -16,6 +16,7 @@ use clap::Parser;
 use self::args::{Cli, Command, Format, Global};
 use self::output::{Output, Stderr};
 use self::progress::Progress;
+use crate::report::model::ThreadFilter;
 use crate::report::{self, Model, ReportOptions, TextOptions, text};
 use crate::{Analysis, Options};
 
@@ -184,7 +185,8 @@ fn each_dump(
     output: &mut Output,
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
-    let options = Options { symbol_stores: symbol_stores(global) };
+    let wow64_native = matches!(command, Command::Threads(args) if args.wow64_native);
+    let options = Options { symbol_stores: symbol_stores(global), wow64_native };
     let several = 1 < dumps.len();
     let layout = output.layout();
     let (mut failed, mut matched, mut written) = (false, false, 0);
@@ -212,6 +214,13 @@ fn each_dump(
                 continue;
             }
         };
+        if let Command::Threads(args) = command
+            && let Some(path) = &args.flamegraph
+            && let Err(error) = draw(path, dumps, &analysis, &args.filter())
+        {
+            stderr.write(&format!("error: cannot draw `{}`\n  {error}\n", shown(path)));
+            failed = true;
+        }
         matched |= global.fail_on.iter().any(|id| has(&analysis, id));
         let out = output.writer()?;
         match global.format {
@@ -246,6 +255,23 @@ fn each_dump(
         (false, false) => WRITTEN,
     };
     Ok((code, written))
+}
+
+/// Draws the stacks of threads.
+fn draw(
+    path: &Path,
+    dumps: &[PathBuf],
+    analysis: &Analysis,
+    filter: &ThreadFilter,
+) -> io::Result<()> {
+    if dumps.iter().any(|it| output::is_same_file(it, path)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is the dump itself"));
+    }
+    let title = format!("Threads of {}", analysis.file_name.for_terminal());
+    let lines = report::flamegraph::threads(analysis, filter);
+    let mut output = Output::file(path.to_owned());
+    report::flamegraph::write(lines, &title, "threads", output.writer()?)?;
+    output.finish()
 }
 
 fn has(analysis: &Analysis, id: &str) -> bool {

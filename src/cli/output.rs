@@ -92,6 +92,11 @@ impl Output {
         }
     }
 
+    /// A file beside the report. Nothing is made before the first byte.
+    pub(super) fn file(path: PathBuf) -> Self {
+        Self { target: Target::Planned(path), layout: TextOptions::default() }
+    }
+
     /// How text is laid out there.
     pub(super) fn layout(&self) -> TextOptions {
         self.layout

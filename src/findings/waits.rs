@@ -33,6 +33,9 @@ pub(super) fn waiting(
     if let Some(wait) = stacks.first().and_then(|it| it.wait.as_ref()) {
         evidence.insert(0, Evidence::new("waits for", wait.what));
     }
+    if let Some(url) = stacks.iter().find_map(|it| it.target.as_ref()) {
+        evidence.insert(1, Evidence::new("likely for", url.for_terminal().into_owned()));
+    }
     // A frame that was found by scanning may be left over from an earlier call.
     let scanned = stacks.iter().all(|it| {
         let from = it.wait.as_ref().map_or(0, |wait| wait.frame);

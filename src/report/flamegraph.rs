@@ -7,6 +7,10 @@ use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options};
 
+use super::model::ThreadFilter;
+use crate::Analysis;
+use crate::stacks::{Frame, Stack};
+
 /// Frames are drawn as long as they are at least this wide, in percent. A stack of a million bytes
 /// beside one of a hundred gigabytes is no more than a hair.
 const NARROWEST: f64 = 0.01;
@@ -54,6 +58,25 @@ pub fn write(
 pub fn line(frames: impl Iterator<Item = String>) -> String {
     let frames: Vec<String> = frames.map(|it| plain(&it)).collect();
     frames.join(";")
+}
+
+/// The lines of the threads that pass the filter, one thread each.
+pub fn threads(analysis: &Analysis, filter: &ThreadFilter) -> impl Iterator<Item = (String, u64)> {
+    let passes = |it: &&Stack| {
+        let thread = analysis.process.threads.get(it.thread);
+        let wait = it.wait.as_ref().map(|it| it.kind);
+        thread.is_some_and(|it| filter.passes(it.id, wait)) && !it.frames.is_empty()
+    };
+    analysis.stacks.iter().filter(passes).map(|it| (line(it.frames.iter().rev().map(label)), 1))
+}
+
+/// A frame without its offset, so that calls from one function are one box.
+fn label(frame: &Frame) -> String {
+    let module = frame.module.for_terminal();
+    match &frame.function {
+        Some(function) => format!("{module}!{}", function.for_terminal()),
+        None => frame.text(),
+    }
 }
 
 fn plain(text: &str) -> String {

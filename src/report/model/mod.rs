@@ -4,6 +4,8 @@
 //! format. Addresses are hex strings, sizes are bytes, and a field that is absent could not be
 //! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
 
+mod threads;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -18,6 +20,8 @@ use crate::owners::{self, BlockKind, BlockState, Usage};
 use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
+pub(super) use threads::named_registers;
+pub use threads::{LastError, NativeSide, ThreadDetails, WaitObject};
 
 /// Sizes of a heap in a report, as many as `!heap -stat` prints.
 const SIZES: usize = 20;
@@ -65,6 +69,10 @@ pub struct Model {
     /// Threads, in the dump's order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<Vec<Thread>>,
+    /// Threads that wait for each other: each inner list is the ids of one cycle, in which every
+    /// thread waits for a lock that the next one holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deadlocks: Vec<Vec<u32>>,
     /// Details of single owners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tables: Option<Vec<Table>>,
@@ -634,6 +642,9 @@ pub struct Thread {
     /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// When it began, its stack, its last error and its registers; `threads` only.
+    #[serde(flatten)]
+    pub details: Option<ThreadDetails>,
     /// Calls, innermost first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames: Option<Vec<Frame>>,
@@ -651,6 +662,13 @@ pub struct Wait {
     pub kind: String,
     /// In plain words.
     pub what: String,
+    /// The locks or handles, as far as they can be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<WaitObject>,
+    /// The URL that it likely waits for: it stands in memory that the frames of the wait lead to.
+    /// Without query, user and password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }
 
 /// A call.
@@ -835,7 +853,7 @@ impl Model {
             memory: it.memory(None),
             heaps: Some(it.heaps(None, SIZES)),
             managed: it.managed(),
-            threads: Some(it.threads()),
+            threads: Some(it.threads(None)),
             tables: Some(it.tables()),
             not_visible: Some(it.not_visible()),
             ..Self::default()
@@ -864,12 +882,18 @@ impl Model {
     /// The threads that pass the filter.
     pub fn threads(analysis: &Analysis, filter: &ThreadFilter) -> Self {
         let it = Writer { analysis, bitness: analysis.process.bitness };
-        let mut threads = it.threads();
+        let mut threads = it.threads(Some(filter));
         threads.retain(|it| {
             let waits = it.wait.as_ref().map(|it| it.kind.as_str());
             filter.passes(it.id, waits)
         });
-        Self { schema_version: SCHEMA_VERSION, threads: Some(threads), ..Self::default() }
+        let deadlocks = it.deadlocks();
+        Self {
+            schema_version: SCHEMA_VERSION,
+            threads: Some(threads),
+            deadlocks,
+            ..Self::default()
+        }
     }
 
     /// What is known about addresses.
@@ -936,6 +960,8 @@ pub struct ThreadFilter {
     pub wait: Option<String>,
     /// Every thread by itself, also those whose stacks are equal.
     pub unfolded: bool,
+    /// Registers, times, stack sizes and last errors, too.
+    pub full: bool,
 }
 
 impl ThreadFilter {
@@ -1235,7 +1261,7 @@ impl Writer<'_> {
         }
     }
 
-    fn threads(&self) -> Vec<Thread> {
+    fn threads(&self, details: Option<&ThreadFilter>) -> Vec<Thread> {
         let (process, stacks) = (&self.analysis.process, &self.analysis.stacks);
         let id_of = |stack: usize| {
             let thread = stacks.get(stack).and_then(|it| process.threads.get(it.thread));
@@ -1265,9 +1291,8 @@ impl Writer<'_> {
                 user_ms: it.info.map(|it| it.user_time / 10_000),
                 stack_reserved_bytes: reserved,
                 raised_exception: it.raised_exception,
-                wait: stack
-                    .and_then(|it| it.0.wait.as_ref())
-                    .map(|it| Wait { kind: it.kind.to_owned(), what: it.what.to_owned() }),
+                wait: stack.and_then(|it| self.wait(it.0)),
+                details: details.map(|filter| self.thread_details(idx, it, filter)),
                 frames,
                 stopped: stack.and_then(|it| it.0.stopped).map(str::to_owned),
                 folded_with: stack.map(|it| it.1.clone()).unwrap_or_default(),
