@@ -167,9 +167,9 @@ pub(super) fn blockers(walk: &Walk<'_>) -> Vec<Blocker> {
         return vec![it];
     }
     let by_argument = |functions, object: fn(Va) -> Object| {
-        let address = walk.argument(walk.frame_of(functions)?, 0)?;
         // Both are one pointer, in memory that can be written.
-        walk.code.memory.pointer(address)?;
+        let arguments = walk.frames_of(functions).filter_map(|it| walk.argument(it, 0));
+        let address = arguments.filter(|&it| walk.is_data(it)).last()?;
         Some(Blocker { object: object(address), sure: true })
     };
     let lock = by_argument(SRW_LOCKS, |address| Object::SrwLock { address });
@@ -181,11 +181,18 @@ pub(super) fn blockers(walk: &Walk<'_>) -> Vec<Blocker> {
 }
 
 impl Walk<'_> {
-    /// The outermost function of these in the wait, which is the one that programs call.
-    fn frame_of(&self, functions: &[&str]) -> Option<usize> {
-        let frames = self.frames.get(..self.sure.min(self.frames.len()))?;
-        let inside = frames.iter().take_while(|it| has_module(it, SYSTEM)).enumerate();
-        inside.filter(|(_, it)| has_function(it, functions)).map(|(idx, _)| idx).last()
+    /// Frames of these functions in the wait, innermost first. All get the same arguments, one
+    /// from the other; a function that aligns its stack has them elsewhere.
+    fn frames_of(&self, functions: &'static [&'static str]) -> impl Iterator<Item = usize> {
+        let inside = self.frames.iter().take(self.sure).take_while(|it| has_module(it, SYSTEM));
+        inside.enumerate().filter(|(_, it)| has_function(it, functions)).map(|(idx, _)| idx)
+    }
+
+    /// Whether a pointer-sized variable can be at `va`.
+    fn is_data(&self, va: Va) -> bool {
+        let memory = self.code.memory;
+        let aligned = va.is_multiple_of(memory.pointer_size());
+        aligned && memory.pointer(va).is_some() && !self.code.is_executable(va)
     }
 
     /// An argument of the function that a frame is in. Its caller's stack pointer is behind the
@@ -199,12 +206,11 @@ impl Walk<'_> {
     }
 
     fn critical_section(&self) -> Option<Blocker> {
-        let frame = self.frame_of(SECTIONS)?;
-        if let Some(it) = self.argument(frame, 0)
-            && let Some(object) = self.section_at(it)
-        {
+        let arguments = self.frames_of(SECTIONS).filter_map(|it| self.argument(it, 0));
+        if let Some(object) = arguments.filter_map(|it| self.section_at(it)).next() {
             return Some(Blocker { object, sure: true });
         }
+        let frame = self.frames_of(SECTIONS).last()?;
         let mut found: Option<Object> = None;
         for word in self.kept_words(frame) {
             let Some(object) = self.section_at(word) else { continue };
@@ -271,33 +277,37 @@ impl Walk<'_> {
         if self.code.cpu != Cpu::X86 {
             return self.kept_handle().into_iter().collect();
         }
-        let one = |functions, number| self.argument(self.frame_of(functions)?, number);
-        let several = || {
-            let frame = self.frame_of(HANDLES)?;
-            let (count, at) = (self.argument(frame, 0)?, self.argument(frame, 1)?);
-            (1..=MOST_HANDLES).contains(&count).then_some(())?;
-            let handle = |it: u64| self.code.memory.pointer(at.checked_add(it.checked_mul(4)?)?);
-            (0..count).map(handle).collect::<Option<Vec<u64>>>()
+        let several = self.frames_of(HANDLES).find_map(|it| self.listed(it));
+        let single = |functions, number| {
+            let arguments = self.frames_of(functions).filter_map(|it| self.argument(it, number));
+            arguments.filter_map(|it| self.handle(it)).next().map(|it| vec![it])
         };
-        let single = || one(HANDLE, 0).or_else(|| one(SECOND_HANDLE, 1)).map(|it| vec![it]);
-        let values = several().or_else(single).unwrap_or_default();
-        // Arguments are read from where they should be; the list of handles says whether they were.
-        let listed = self.code.process.handles.is_some();
+        let objects = several.or_else(|| single(HANDLE, 0)).or_else(|| single(SECOND_HANDLE, 1));
+        let objects = objects.unwrap_or_default().into_iter();
+        objects.map(|object| Blocker { object, sure: true }).collect()
+    }
+
+    /// The handles whose number and place are the first arguments of a frame's function.
+    fn listed(&self, frame: usize) -> Option<Vec<Object>> {
+        let (count, at) = (self.argument(frame, 0)?, self.argument(frame, 1)?);
         let handle = |it: u64| {
-            let known = self.known(it);
-            (known.is_some() || !listed).then(|| known.unwrap_or_else(|| unknown(it)))
+            let value = self.code.memory.pointer(at.checked_add(it.checked_mul(4)?)?)?;
+            self.handle(value)
         };
-        let objects: Option<Vec<Object>> = values.into_iter().map(handle).collect();
-        objects
-            .unwrap_or_default()
-            .into_iter()
-            .map(|object| Blocker { object, sure: true })
-            .collect()
+        (1..=MOST_HANDLES).contains(&count).then(|| (0..count).map(handle).collect())?
+    }
+
+    /// The handle, when it may be one. Arguments are read from where they should be; the list of
+    /// handles says whether they were.
+    fn handle(&self, value: u64) -> Option<Object> {
+        let listed = self.code.process.handles.is_some();
+        let plausible = value != 0 && value.is_multiple_of(4) && value < 1 << 24;
+        self.known(value).or_else(|| (!listed && plausible).then(|| unknown(value)))
     }
 
     /// The one handle among the registers that calls preserve, of a type that is waited for.
     fn kept_handle(&self) -> Option<Blocker> {
-        self.frame_of(HANDLE)?;
+        self.frames_of(HANDLE).next()?;
         let mut found: Option<Object> = None;
         for value in self.preserved().filter(|it| it % 4 == 0) {
             let Some(object) = self.known(value) else { continue };

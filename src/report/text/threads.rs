@@ -95,7 +95,9 @@ pub(super) fn group(
     if let Some(wait) = &stack.wait {
         page.text(4, 2, &format!("waits for {} ({})", wait.what, wait.kind))?;
     }
-    for it in &stack.blockers {
+    // Of threads that are told once, each has a handle of its own.
+    let told = |it: &&Blocker| group.others.is_empty() || it.object.address().is_some();
+    for it in stack.blockers.iter().filter(told) {
         page.text(6, 2, &blocker(analysis, it))?;
     }
     if let Some(url) = &stack.target {
