@@ -71,8 +71,8 @@ pub struct Model {
     pub threads: Option<Vec<Thread>>,
     /// Threads that wait for each other: each inner list is the ids of one cycle, in which every
     /// thread waits for a lock that the next one holds.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub deadlocks: Vec<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadlocks: Option<Vec<Vec<u32>>>,
     /// Details of single owners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tables: Option<Vec<Table>>,
@@ -663,8 +663,8 @@ pub struct Wait {
     /// In plain words.
     pub what: String,
     /// The locks or handles, as far as they can be read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub objects: Vec<WaitObject>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Vec<WaitObject>>,
     /// The URL that it likely waits for: it stands in memory that the frames of the wait lead to.
     /// Without query, user and password.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -887,7 +887,7 @@ impl Model {
             let waits = it.wait.as_ref().map(|it| it.kind.as_str());
             filter.passes(it.id, waits)
         });
-        let deadlocks = it.deadlocks();
+        let deadlocks = Some(it.deadlocks()).filter(|it| !it.is_empty());
         Self {
             schema_version: SCHEMA_VERSION,
             threads: Some(threads),

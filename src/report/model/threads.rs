@@ -100,7 +100,8 @@ impl Writer<'_> {
         Some(Wait {
             kind: it.kind.to_owned(),
             what: it.what.to_owned(),
-            objects: stack.blockers.iter().map(|it| self.wait_object(it)).collect(),
+            objects: (!stack.blockers.is_empty())
+                .then(|| stack.blockers.iter().map(|it| self.wait_object(it)).collect()),
             target: stack.target.as_ref().and_then(present),
         })
     }
