@@ -27,14 +27,13 @@ pub(super) fn waiting(
         let from = stack.wait.as_ref().map_or(0, |it| it.frame);
         let frames = stack.frames.iter().skip(from).take(SHOWN_FRAMES).map(|it| it.text());
         let frames: Vec<String> = frames.collect();
-        Evidence::new("thread", format!("{id:#x}: {}", frames.join(" < ")))
+        let url = stack.target.as_ref();
+        let url = url.map(|it| format!(", likely for {}", it.for_terminal())).unwrap_or_default();
+        Evidence::new("thread", format!("{id:#x}{url}: {}", frames.join(" < ")))
     });
     let mut evidence: Vec<Evidence> = evidence.collect();
     if let Some(wait) = stacks.first().and_then(|it| it.wait.as_ref()) {
         evidence.insert(0, Evidence::new("waits for", wait.what));
-    }
-    if let Some(url) = stacks.iter().find_map(|it| it.target.as_ref()) {
-        evidence.insert(1, Evidence::new("likely for", url.for_terminal().into_owned()));
     }
     // A frame that was found by scanning may be left over from an earlier call.
     let scanned = stacks.iter().all(|it| {
