@@ -19,6 +19,8 @@ use crate::table::{DumpText, Table};
 pub struct Options {
     /// Breakpad symbol stores, first hit wins.
     pub symbol_stores: Vec<PathBuf>,
+    /// Whether the 64-bit stacks of a WOW64 process are walked as well.
+    pub wow64_native: bool,
 }
 
 /// Hears what an analysis is doing, to show progress.
@@ -56,6 +58,8 @@ pub struct Analysis {
     pub tables: Vec<Table>,
     /// Call stacks.
     pub stacks: Vec<Stack>,
+    /// The 64-bit call stacks of a WOW64 process, when they were asked for.
+    pub native_stacks: Vec<Stack>,
     /// Who allocated.
     pub allocations: Allocations,
     /// What busy blocks hold.
@@ -138,6 +142,14 @@ impl Analysis {
             notes.add(Note::InternalError, "stacks");
             Vec::new()
         });
+        let native_stacks = match options.wow64_native {
+            true => crate::guarded(|| stacks::walk_native(&process, &names, &mut notes)),
+            false => Some(Vec::new()),
+        };
+        let native_stacks = native_stacks.unwrap_or_else(|| {
+            notes.add(Note::InternalError, "64-bit stacks");
+            Vec::new()
+        });
         observer.step("settling the map");
         let ledger = Ledger::settle(&process, &accounts, &mut notes);
         let (mut heaps, mut managed, mut tables) = (Vec::new(), Vec::new(), Vec::new());
@@ -191,6 +203,7 @@ impl Analysis {
             managed,
             tables,
             stacks,
+            native_stacks,
             allocations,
             contents,
             fitness,

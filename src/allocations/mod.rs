@@ -266,15 +266,15 @@ fn frame(process: &Process, names: &Names<'_>, address: Va) -> Frame {
         offset: address.wrapping_sub(start.unwrap_or(0)),
         source: function.as_ref().and_then(|it| it.source.clone()).map(|(f, l)| (f.into(), l)),
         function: function.map(|it| it.name.into()),
+        sp: 0,
         trust: Trust::Recorded,
     }
 }
 
 /// The allocations that records lie in.
 fn databases(process: &Process, records: impl Iterator<Item = Va>) -> Vec<Database> {
-    let bases: HashSet<Va> = records
-        .filter_map(|it| Some(process.regions.allocation_at(it)?.range.start()))
-        .collect();
+    let bases: HashSet<Va> =
+        records.filter_map(|it| Some(process.regions.allocation_at(it)?.range.start())).collect();
     let mut found: Vec<Database> = bases
         .into_iter()
         .filter_map(|it| {

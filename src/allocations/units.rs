@@ -91,7 +91,8 @@ mod tests {
     use super::*;
 
     fn things(sizes: &[(u64, u64)]) -> Vec<Member<u64>> {
-        let member = |&(size_bytes, count): &(u64, u64)| Member { what: size_bytes, size_bytes, count };
+        let member =
+            |&(size_bytes, count): &(u64, u64)| Member { what: size_bytes, size_bytes, count };
         sizes.iter().map(member).collect()
     }
 

@@ -260,11 +260,20 @@ pub(super) struct ThreadArgs {
     /// Every thread by itself, also those whose stacks are equal
     #[arg(long)]
     all: bool,
+    /// Registers, times, stack sizes and last errors, too
+    #[arg(long)]
+    full: bool,
+    /// The 64-bit side of a 32-bit process on 64-bit Windows, too
+    #[arg(long)]
+    pub(super) wow64_native: bool,
+    /// Also draw the stacks into this file, an SVG that a browser opens: as wide as there are threads
+    #[arg(long, value_name = "FILE")]
+    pub(super) flamegraph: Option<PathBuf>,
 }
 
 /// The kinds of waits that are told apart.
 fn wait_kinds() -> Vec<&'static str> {
-    let mut kinds: Vec<_> = stacks::RULES.iter().map(|it| it.kind).collect();
+    let mut kinds: Vec<_> = stacks::RULES.iter().map(|it| it.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     kinds
@@ -272,7 +281,12 @@ fn wait_kinds() -> Vec<&'static str> {
 
 impl ThreadArgs {
     pub(super) fn filter(&self) -> ThreadFilter {
-        ThreadFilter { id: self.thread, wait: self.wait.clone(), unfolded: self.all }
+        ThreadFilter {
+            id: self.thread,
+            wait: self.wait.clone(),
+            unfolded: self.all,
+            full: self.full,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use clap::Parser;
 use self::args::{Cli, Command, Format, Global};
 use self::output::{Output, Stderr};
 use self::progress::Progress;
+use crate::report::model::ThreadFilter;
 use crate::report::{self, Html, Model, ReportOptions, TextOptions, text};
 use crate::{Analysis, Options};
 
@@ -209,7 +210,8 @@ fn each_dump(
     output: &mut Output,
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
-    let options = options(global);
+    let wow64_native = matches!(command, Command::Threads(args) if args.wow64_native);
+    let options = Options { wow64_native, ..options(global) };
     let several = 1 < dumps.len();
     let layout = output.layout();
     let (mut failed, mut matched, mut written) = (false, false, 0);
@@ -219,6 +221,13 @@ fn each_dump(
             failed = true;
             continue;
         };
+        if let Command::Threads(args) = command
+            && let Some(path) = &args.flamegraph
+            && let Err(error) = draw(path, dumps, &analysis, &args.filter())
+        {
+            stderr.write(&format!("error: cannot draw `{}`\n  {error}\n", shown(path)));
+            failed = true;
+        }
         matched |= global.fail_on.iter().any(|id| has(&analysis, id));
         if let (Format::Html, Command::Report(args)) = (global.format, command) {
             html.add(&analysis, &args.options());
@@ -265,7 +274,7 @@ fn each_dump(
 }
 
 fn options(global: &Global) -> Options {
-    Options { symbol_stores: symbol_stores(global) }
+    Options { symbol_stores: symbol_stores(global), ..Options::default() }
 }
 
 /// Analyzes one dump. When it cannot be, that has been said.
@@ -287,6 +296,23 @@ fn analyze(global: &Global, path: &Path, options: &Options, stderr: &Stderr) -> 
     };
     stderr.write(&error);
     None
+}
+
+/// Draws the stacks of threads.
+fn draw(
+    path: &Path,
+    dumps: &[PathBuf],
+    analysis: &Analysis,
+    filter: &ThreadFilter,
+) -> io::Result<()> {
+    if dumps.iter().any(|it| output::is_same_file(it, path)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is the dump itself"));
+    }
+    let title = format!("Threads of {}", analysis.file_name.for_terminal());
+    let lines = report::flamegraph::threads(analysis, filter);
+    let mut output = Output::to_file(path, false);
+    report::flamegraph::write(lines, &title, "threads", output.writer()?)?;
+    output.finish()
 }
 
 fn has(analysis: &Analysis, id: &str) -> bool {

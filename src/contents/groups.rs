@@ -74,7 +74,8 @@ fn memory_of<'p>(process: &'p Process, heap: &Heap) -> &'p Memory {
 /// The largest groups, and how many blocks of each are hashed.
 fn plan(heaps: &[Heap]) -> Vec<Planned<'_>> {
     let mut plan: Vec<Planned<'_>> = Vec::new();
-    for (heap, walk) in heaps.iter().enumerate().filter_map(|(at, it)| Some((at, it.walk.as_ref()?)))
+    for (heap, walk) in
+        heaps.iter().enumerate().filter_map(|(at, it)| Some((at, it.walk.as_ref()?)))
     {
         // Sorted by bytes, so the first are enough for the largest of all.
         let sizes = walk.sizes.iter().filter(|it| it.size_bytes != 0).take(GROUPS);

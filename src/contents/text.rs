@@ -169,7 +169,9 @@ fn is_json(text: &str) -> bool {
     let mut letters = text.chars().filter(|it| !it.is_whitespace());
     let begins = match (letters.next(), letters.next()) {
         (Some('{'), Some(it)) => matches!(it, '"' | '}'),
-        (Some('['), Some(it)) => matches!(it, '{' | '[' | '"' | ']' | '-' | '0'..='9' | 't' | 'f' | 'n'),
+        (Some('['), Some(it)) => {
+            matches!(it, '{' | '[' | '"' | ']' | '-' | '0'..='9' | 't' | 'f' | 'n')
+        }
         _ => false,
     };
     if !begins {

@@ -1,7 +1,15 @@
-//! Several threads wait for a lock.
+//! Several threads wait for a lock, or for each other.
+
+use std::collections::BTreeMap;
 
 use super::waits::waiting;
-use super::{Case, Check, Finding, Role};
+use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::stacks::{Blocker, Object, deadlocks};
+
+/// Locks that the finding names.
+const SHOWN_LOCKS: usize = 3;
+/// Deadlocks that the finding names.
+const SHOWN_CYCLES: usize = 3;
 
 /// Fires when two or more threads wait for a critical section or an SRW lock.
 pub(super) struct LockWait;
@@ -16,15 +24,75 @@ impl Check for LockWait {
     }
 
     fn explain(&self) -> &'static str {
-        "Two or more threads wait for a critical section or a slim reader/writer lock. The thread that \
-         holds it is the one to look at: what it waits for is what all of them wait for.\n\n\
-         When the owner waits for one of the waiters, it is a deadlock. Otherwise hold the lock for \
-         less, and never across a call that leaves the process."
+        "Two or more threads wait for a critical section, a slim reader/writer lock or a .NET monitor. \
+         The thread that holds it is the one to look at: what it waits for is what all of them wait \
+         for. Critical sections say who holds them; the other two do not.\n\n\
+         When the owner waits for one of the waiters, it is a deadlock, and none of them ever goes \
+         on. Take locks in the same order everywhere. Otherwise hold the lock for less, and never \
+         across a call that leaves the process."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
         let next_steps =
             vec!["See the whole stacks: `oomscope threads DUMP --wait lock`".to_owned()];
-        waiting(case, self.id(), "lock", 2, "wait for a lock", next_steps)
+        let mut finding = waiting(case, self.id(), "lock", 2, "wait for a lock", next_steps)?;
+        let (locks, owners) = held(case);
+        // Behind what is waited for, before the threads that wait.
+        finding.evidence.splice(1..1, locks);
+        let cycles = deadlocks(case.process, case.stacks);
+        if cycles.is_empty() {
+            if let Some(owner) = owners.first() {
+                let step =
+                    format!("See what the owner does: `oomscope threads DUMP --thread {owner:#x}`");
+                finding.next_steps.insert(0, step);
+            }
+            return Some(finding);
+        }
+        let id = |idx: &usize| {
+            let stack = case.stacks.get(*idx)?;
+            let thread = case.process.threads.get(stack.thread)?;
+            Some(format!("thread {:#x}", thread.id))
+        };
+        let told = cycles.iter().take(SHOWN_CYCLES).map(|cycle| {
+            let ids: Vec<String> = cycle.iter().chain(cycle.first()).filter_map(id).collect();
+            Evidence::new("deadlock", ids.join(" waits for "))
+        });
+        finding.evidence.splice(0..0, told.collect::<Vec<_>>());
+        let caught: usize = cycles.iter().map(Vec::len).sum();
+        finding.headline = format!("Deadlock: {caught} threads wait for each other");
+        let locks = || cycles.iter().flatten().filter_map(|&it| case.stacks.get(it));
+        let sure = locks().flat_map(|it| &it.blockers).all(|it| it.sure);
+        if !sure && finding.confidence == Confidence::Certain {
+            finding.confidence = Confidence::Likely;
+        }
+        Some(finding)
     }
+}
+
+/// The critical sections that threads wait for, those with most waiters first, and their owners.
+fn held(case: &Case<'_>) -> (Vec<Evidence>, Vec<u32>) {
+    let mut locks: BTreeMap<u64, (&Blocker, u32, usize)> = BTreeMap::new();
+    for it in case.stacks.iter().flat_map(|it| &it.blockers) {
+        if let Object::CriticalSection { address, owner, .. } = it.object {
+            locks.entry(address).or_insert((it, owner, 0)).2 += 1;
+        }
+    }
+    let mut locks: Vec<_> = locks.into_iter().collect();
+    locks.sort_by_key(|(_, (_, _, waiters))| std::cmp::Reverse(*waiters));
+    let told = locks.iter().take(SHOWN_LOCKS).map(|(address, (blocker, owner, waiters))| {
+        let gone = match case.process.threads.iter().any(|it| it.id == *owner) {
+            true => "",
+            false => ", which is gone",
+        };
+        let likely = if blocker.sure { "" } else { "likely " };
+        let waiters = match waiters {
+            1 => "1 thread waits".to_owned(),
+            it => format!("{it} threads wait"),
+        };
+        let text = format!(
+            "{likely}critical section {address:#x}, held by thread {owner:#x}{gone}; {waiters}"
+        );
+        Evidence::new("lock", text)
+    });
+    (told.collect(), locks.iter().map(|(_, (_, owner, _))| *owner).collect())
 }

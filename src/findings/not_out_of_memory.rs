@@ -4,6 +4,17 @@ use super::signs::{address_space_evidence, allocation_failed, exception_evidence
 use super::{ALL, Case, Check, Confidence, Evidence, Finding, Role};
 use crate::table::{percent, units};
 
+/// The thread that raised an exception other than one of memory: the process died of something
+/// else. Breakpoints and the like, which ask for a dump, are no failures.
+///
+/// The two highest bits of a code are its severity; 3 is an error. .NET and C++ set them, too.
+/// <https://learn.microsoft.com/openspecs/windows_protocols/ms-erref/87fba13e-bf06-450e-83b1-9241dc81e781>
+fn crashed(case: &Case<'_>) -> Option<u32> {
+    let it = case.process.exception.as_ref().filter(|it| it.code >> 30 == 3)?;
+    let known = case.process.threads.iter().any(|thread| thread.id == it.thread_id);
+    (known && !allocation_failed(case)).then_some(it.thread_id)
+}
+
 /// Fires when no other limit does.
 pub(super) struct NotOutOfMemory;
 
@@ -66,9 +77,15 @@ impl Check for NotOutOfMemory {
         };
         let mut next_steps =
             vec!["If it grows, dump it again later and compare: procdump -ma <pid>".to_owned()];
+        if let Some(thread) = crashed(case) {
+            next_steps.insert(
+                0,
+                format!("See where it failed: `oomscope threads DUMP --thread {thread:#x} --full`"),
+            );
+        }
         if !case.process.map_is_whole {
-            next_steps
-                .insert(0, "Write a dump that has the memory map: procdump -ma <pid>".to_owned());
+            let step = "Write a dump that has the memory map: procdump -ma <pid>".to_owned();
+            next_steps.insert(next_steps.len().saturating_sub(1), step);
         }
         Some(Finding {
             id: self.id(),

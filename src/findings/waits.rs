@@ -27,7 +27,9 @@ pub(super) fn waiting(
         let from = stack.wait.as_ref().map_or(0, |it| it.frame);
         let frames = stack.frames.iter().skip(from).take(SHOWN_FRAMES).map(|it| it.text());
         let frames: Vec<String> = frames.collect();
-        Evidence::new("thread", format!("{id:#x}: {}", frames.join(" < ")))
+        let url = stack.target.as_ref();
+        let url = url.map(|it| format!(", likely for {}", it.for_terminal())).unwrap_or_default();
+        Evidence::new("thread", format!("{id:#x}{url}: {}", frames.join(" < ")))
     });
     let mut evidence: Vec<Evidence> = evidence.collect();
     if let Some(wait) = stacks.first().and_then(|it| it.wait.as_ref()) {

@@ -223,6 +223,7 @@ fn system(dump: &Dump, notes: &mut Notes) -> Result<SystemInfo, Error> {
 fn memory(dump: &Dump, system: &SystemInfo, notes: &mut Notes) -> Memory {
     let full: Memory64List = dump.stream(notes).unwrap_or_default();
     let small: MemoryList = dump.stream(notes).unwrap_or_default();
+    let unsorted = !full.ranges.is_sorted_by_key(|it| it.range.start());
     // A full dump may repeat stacks in a MemoryList; the full list is taken first.
     let mut ranges = full.ranges;
     ranges.extend(small.ranges);
@@ -242,11 +243,12 @@ fn memory(dump: &Dump, system: &SystemInfo, notes: &mut Notes) -> Memory {
     if ranges.is_empty() {
         notes.add(Note::NoMemory, Place::Nowhere);
     }
-    // Sorting is ours to do, so out-of-order ranges are a note only when the stream has them so.
+    // What we appended is ours to sort, so it is a note only when the full list itself has its
+    // ranges out of order.
     let mut own = Notes::default();
     let memory = Memory::new(dump.source(), ranges, pointer_size, &mut own);
     for (note, counted) in own.iter() {
-        if note != Note::RangesUnsorted || dump.has(crate::dump::streams::MEMORY64_LIST) {
+        if note != Note::RangesUnsorted || unsorted {
             notes.add_many(note, counted.count, counted.first.clone());
         }
     }

@@ -8,6 +8,7 @@
 //!   ThreadLocalStoragePointer  0x02c   0x058
 //!   ProcessEnvironmentBlock    0x030   0x060
 //!   LastErrorValue             0x034   0x068
+//!   LastStatusValue            0xbf4   0x1250
 //!   DeallocationStack          0xe0c   0x1478
 //!   TlsSlots                   0xe10   0x1480  x64 under WOW64: slot 1 is the 32-bit context
 //! ```
@@ -49,6 +50,8 @@ pub struct Teb {
     pub stack: StackBounds,
     /// `LastErrorValue`.
     pub last_error: u32,
+    /// `LastStatusValue`: the `NTSTATUS` that the last error was made of.
+    pub last_status: u32,
     /// Thread-local storage blocks by module index.
     pub tls: Va,
     /// First word: the 32-bit TEB, in the 64-bit TEB of a WOW64 thread.
@@ -83,6 +86,7 @@ impl Teb {
                 base,
             },
             last_error: memory.u32(at(0x34, 0x68)?).unwrap_or(0),
+            last_status: memory.u32(at(0xbf4, 0x1250)?).unwrap_or(0),
             tls: pointer(0x2c, 0x58).unwrap_or(0),
             exception_list: pointer(0, 0)?,
             tls_slot_1: pointer(0xe14, 0x1488).unwrap_or(0),

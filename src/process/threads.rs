@@ -45,6 +45,14 @@ impl Thread {
     pub fn stack(&self) -> Option<StackBounds> {
         self.teb.map(|it| it.stack)
     }
+
+    /// Bytes between the stack pointer and the stack's base, on the reported side. `None` when the
+    /// stack pointer is not on the stack that the TEB knows, as in a fiber.
+    pub fn stack_used(&self) -> Option<u64> {
+        let (stack, sp) = (self.stack()?, self.context.as_ref()?.get_stack_pointer());
+        let inside = stack.deallocation_stack <= sp && sp <= stack.base;
+        inside.then(|| stack.base.saturating_sub(sp))
+    }
 }
 
 /// Reads the threads. `wow` is the 32-bit view of memory in a 64-bit dump of a 32-bit process.

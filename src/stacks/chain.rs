@@ -13,6 +13,8 @@ use crate::space::Va;
 const SEARCHED_WORDS: u64 = 512;
 /// The same where the dump does not hold the code, so that a search finds what only looks like it.
 const SEARCHED_BLINDLY: u64 = 160;
+/// Registrations of exception handlers that are followed.
+const MOST_HANDLERS: usize = 64;
 /// No frame is longer: a frame pointer that leaps further is data.
 const LONGEST_FRAME: u64 = 4 << 20;
 
@@ -299,6 +301,35 @@ impl Code<'_> {
             slot = slot.checked_add(word)?;
         }
         best
+    }
+
+    /// A caller further out, by the chain of exception handlers, when nothing else leads on. A
+    /// function that handles exceptions keeps its registration at a known place below its frame
+    /// pointer: `_EH3_EXCEPTION_REGISTRATION` and its successor 16 bytes, C++'s 12. What was called
+    /// between is missing from the stack then.
+    ///
+    /// `{Next, Handler}`: `EXCEPTION_REGISTRATION_RECORD` in `winnt.h`.
+    pub(super) fn by_handler(&self, at: At, handlers: Va, stack: StackBytes<'_>) -> Option<Found> {
+        let mut record = handlers;
+        for _ in 0..MOST_HANDLERS {
+            let next = stack.word(record, 4)?;
+            let handler = stack.word(record.checked_add(4)?, 4)?;
+            if at.sp <= record && self.is_executable(handler) {
+                for distance in [16, 12] {
+                    let frame = record.checked_add(distance)?;
+                    let fp = stack.word(frame, 4)?;
+                    let ip = stack.word(frame.checked_add(4)?, 4)?;
+                    let goes_up = frame < fp && stack.contains(fp, 4);
+                    if goes_up && ip != at.ip && self.looks_like_return_address(ip) {
+                        let sp = frame.checked_add(8)?;
+                        return Some(Found { ip, sp, fp: Some(fp), searched: true, sure: false });
+                    }
+                }
+            }
+            // The chain goes up the stack, and -1 ends it.
+            record = Some(next).filter(|&it| record < it)?;
+        }
+        None
     }
 
     /// The frame pointer of a caller that was found by its return address at `slot`: what the

@@ -4,6 +4,7 @@
 //! says which function it went to. That is what tells a real caller from what an earlier call left
 //! behind.
 
+use super::dynamic::Dynamic;
 use crate::process::{Image, PeHeader, Process};
 use crate::space::{Memory, State, Va, VaRange};
 use crate::symbols::Names;
@@ -69,9 +70,24 @@ pub(super) struct Code<'a> {
     pub(super) names: &'a Names<'a>,
     pub(super) memory: &'a Memory,
     pub(super) cpu: Cpu,
+    /// Unwind data that generated code has registered.
+    pub(super) dynamic: Dynamic,
 }
 
 impl<'a> Code<'a> {
+    pub(super) fn new(
+        process: &'a Process,
+        names: &'a Names<'a>,
+        memory: &'a Memory,
+        cpu: Cpu,
+    ) -> Self {
+        let dynamic = match cpu {
+            Cpu::X64 => Dynamic::find(process, memory),
+            _ => Dynamic::default(),
+        };
+        Self { process, names, memory, cpu, dynamic }
+    }
+
     /// The image at `va`, when its code is of the kind that is walked.
     pub(super) fn image(&self, va: Va) -> Option<&'a Image> {
         let image = self.names.image(va)?;

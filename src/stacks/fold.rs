@@ -26,9 +26,11 @@ pub fn fold(stacks: &[Stack]) -> Vec<Folded> {
     let mut folded: Vec<Folded> = Vec::new();
     let mut known: HashMap<Vec<u64>, usize> = HashMap::new();
     for (idx, stack) in stacks.iter().enumerate() {
-        // The same addresses are the same frames. Nothing at all is not the same as nothing.
-        let key: Vec<u64> = stack.frames.iter().map(|it| it.address).collect();
-        let same = if key.is_empty() { None } else { known.get(&key) };
+        // The same addresses are the same frames. Waiters for another lock are others, whoever holds
+        // it. Nothing at all is not the same as nothing.
+        let locks = stack.blockers.iter().filter_map(|it| it.object.address());
+        let key: Vec<u64> = stack.frames.iter().map(|it| it.address).chain(locks).collect();
+        let same = if stack.frames.is_empty() { None } else { known.get(&key) };
         match same.and_then(|&at| folded.get_mut(at)) {
             Some(it) => it.others.push(idx),
             None => {
@@ -59,9 +61,17 @@ mod tests {
             offset: 0,
             source: None,
             trust: Trust::Context,
+            sp: 0,
         };
         let wait = kind.map(|kind| Wait { kind, what: "", frame: 0 });
-        Stack { thread, frames: addresses.iter().map(frame).collect(), wait, stopped: None }
+        Stack {
+            thread,
+            frames: addresses.iter().map(frame).collect(),
+            wait,
+            blockers: Vec::new(),
+            target: None,
+            stopped: None,
+        }
     }
 
     #[test]

@@ -1,24 +1,31 @@
 //! Call stacks, and what each thread waits for.
 
+mod blocked;
 mod chain;
 mod code;
+mod dynamic;
 mod fold;
 mod jit;
 mod pdata;
+mod rules;
+mod target;
 mod waits;
 mod walker;
 
+pub use blocked::{Blocker, Object, deadlocks};
 pub use fold::{Folded, fold};
-pub use waits::{Part, Pattern, RULES, WaitRule, deciding_frames};
+pub use rules::{Part, Pattern, RULES, WaitRule};
+pub use waits::deciding_frames;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use minidump::MinidumpContext;
 use rayon::prelude::*;
 
 use crate::dump::streams::Arch;
 use crate::notes::{Note, Notes, Place};
-use crate::process::{Process, Thread};
+use crate::process::{Process, StackBounds, Thread};
 use crate::space::{Va, VaRange};
 use crate::symbols::{Names, Symbols};
 use crate::table::DumpText;
@@ -76,6 +83,9 @@ pub struct Frame {
     pub source: Option<(DumpText, u32)>,
     /// How the frame was found.
     pub trust: Trust,
+    /// The stack pointer: of the innermost frame what the register says, of the others the address
+    /// behind the return address that leads to them, where the callee's arguments are.
+    pub sp: Va,
 }
 
 impl Frame {
@@ -104,12 +114,12 @@ pub struct Wait {
 impl Wait {
     /// The rule that it was recognized by, which knows what it means and what to do.
     pub fn rule(&self) -> Option<&'static WaitRule> {
-        RULES.iter().find(|it| (it.kind, it.what) == (self.kind, self.what))
+        RULES.iter().find(|it| (it.kind.as_str(), it.what.as_str()) == (self.kind, self.what))
     }
 
     /// How particular the rule is: 0 is the most particular.
     pub fn rank(&self) -> usize {
-        let is_own = |it: &WaitRule| (it.kind, it.what) == (self.kind, self.what);
+        let is_own = |it: &WaitRule| (it.kind.as_str(), it.what.as_str()) == (self.kind, self.what);
         RULES.iter().position(is_own).unwrap_or(RULES.len())
     }
 }
@@ -123,6 +133,10 @@ pub struct Stack {
     pub frames: Vec<Frame>,
     /// What it waits for.
     pub wait: Option<Wait>,
+    /// The locks or handles that it waits for, as far as they can be read.
+    pub blockers: Vec<Blocker>,
+    /// The URL that it likely waits for: it stands in memory that the frames of the wait lead to.
+    pub target: Option<DumpText>,
     /// Why the walk ended, when not at the stack's end.
     pub stopped: Option<&'static str>,
 }
@@ -141,15 +155,52 @@ pub(crate) fn walk_named(process: &Process, names: &Names<'_>, notes: &mut Notes
         // A thread without registers that we can read has no stack.
         _ => return process.threads.iter().enumerate().map(|(it, _)| no_stack(it)).collect(),
     };
-    let code = Code { process, names, memory: &process.memory, cpu };
-    let modules = walker::modules(&code);
-    let walked: Vec<(Stack, Notes)> = process
+    let code = Code::new(process, names, &process.memory, cpu);
+    let stacks = walk_side(&code, Side::Reported, notes);
+    note_symbols(names, &stacks, notes);
+    stacks
+}
+
+/// The 64-bit stacks of a WOW64 process: what its threads do in the layer that translates their
+/// system calls. None for other processes.
+pub(crate) fn walk_native(process: &Process, names: &Names<'_>, notes: &mut Notes) -> Vec<Stack> {
+    let Some(memory) = &process.native_memory else { return Vec::new() };
+    walk_side(&Code::new(process, names, memory, Cpu::X64), Side::Native, notes)
+}
+
+/// The two sides of a WOW64 process; others have the first only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Reported,
+    Native,
+}
+
+impl Side {
+    fn context(self, thread: &Thread) -> Option<&MinidumpContext> {
+        match self {
+            Side::Reported => thread.context.as_ref(),
+            Side::Native => thread.native_context.as_ref(),
+        }
+    }
+
+    fn stack(self, thread: &Thread) -> Option<StackBounds> {
+        match self {
+            Side::Reported => thread.stack(),
+            Side::Native => thread.native_teb.map(|it| it.stack),
+        }
+    }
+}
+
+fn walk_side(code: &Code<'_>, side: Side, notes: &mut Notes) -> Vec<Stack> {
+    let modules = walker::modules(code);
+    let walked: Vec<(Stack, Notes)> = code
+        .process
         .threads
         .par_iter()
         .enumerate()
         .map(|(idx, thread)| {
             let mut own = Notes::default();
-            let stack = crate::guarded(|| one(&code, &modules, idx, thread, &mut own));
+            let stack = crate::guarded(|| one(code, side, &modules, idx, thread, &mut own));
             let stack = stack.unwrap_or_else(|| {
                 own.add(Note::InternalError, thread_name(thread));
                 Stack { stopped: Some("an internal error"), ..no_stack(idx) }
@@ -162,32 +213,43 @@ pub(crate) fn walk_named(process: &Process, names: &Names<'_>, notes: &mut Notes
         notes.merge(own);
         stacks.push(stack);
     }
-    note_symbols(names, &stacks, notes);
     stacks
 }
 
 fn one(
     code: &Code<'_>,
+    side: Side,
     modules: &minidump::MinidumpModuleList,
     idx: usize,
     thread: &Thread,
     notes: &mut Notes,
 ) -> Stack {
-    let Some(context) = &thread.context else {
+    let Some(context) = side.context(thread) else {
         return Stack { stopped: Some("the registers are not in the dump"), ..no_stack(idx) };
     };
-    let limits = &code.process.limits;
-    let bytes = stack_bytes(code.process, thread, context.get_stack_pointer(), limits.stack_bytes);
+    let bytes = stack_bytes(code, side, thread, context.get_stack_pointer());
     if bytes.is_empty() {
         notes.add(Note::StackUnreadable, thread_name(thread));
     }
     let stack = StackBytes { start: context.get_stack_pointer(), bytes: &bytes };
-    let walked = walker::walk(code, modules, context, stack, frame_limit(code.process));
+    let handlers = match code.cpu {
+        Cpu::X86 => thread.teb.map_or(0, |it| it.exception_list),
+        _ => 0,
+    };
+    let limit = frame_limit(code.process);
+    let walked = walker::walk(code, modules, context, stack, handlers, limit);
     if walked.cut {
         notes.add(Note::FramesCut, thread_name(thread));
     }
     let wait = waits::classify(&walked.frames, walked.sure, thread.name.raw());
-    Stack { thread: idx, frames: walked.frames, wait, stopped: walked.stopped }
+    let (mut blockers, mut target) = (Vec::new(), None);
+    if let Some(wait) = &wait {
+        let (frames, sure) = (walked.frames.as_slice(), walked.sure);
+        let walk = blocked::Walk { code, thread, context, stack, frames, sure, wait };
+        blockers = blocked::blockers(&walk);
+        target = target::target(&walk);
+    }
+    Stack { thread: idx, frames: walked.frames, wait, blockers, target, stopped: walked.stopped }
 }
 
 /// Frames of one thread. A dump may claim a hundred thousand threads, all with the same endless
@@ -198,7 +260,14 @@ fn frame_limit(process: &Process) -> usize {
 }
 
 fn no_stack(thread: usize) -> Stack {
-    Stack { thread, frames: Vec::new(), wait: None, stopped: Some("the registers are not known") }
+    Stack {
+        thread,
+        frames: Vec::new(),
+        wait: None,
+        blockers: Vec::new(),
+        target: None,
+        stopped: Some("the registers are not known"),
+    }
 }
 
 fn thread_name(thread: &Thread) -> Place {
@@ -206,18 +275,19 @@ fn thread_name(thread: &Thread) -> Place {
 }
 
 /// The stack from `sp` up to its base, as far as the dump holds it.
-fn stack_bytes<'a>(process: &'a Process, thread: &Thread, sp: Va, limit: u64) -> Cow<'a, [u8]> {
+fn stack_bytes<'a>(code: &Code<'a>, side: Side, thread: &Thread, sp: Va) -> Cow<'a, [u8]> {
+    let (process, memory, limit) = (code.process, code.memory, code.process.limits.stack_bytes);
     let inside = |start: Va, end: Va| {
         VaRange::between(start, end).filter(|it| it.contains(sp)).map(VaRange::end)
     };
     // A fiber, or code that switched stacks, is on none that the TEB knows.
-    let by_teb = thread.stack().and_then(|it| inside(it.deallocation_stack, it.base));
+    let by_teb = side.stack(thread).and_then(|it| inside(it.deallocation_stack, it.base));
     let (start, size) = thread.captured_stack;
     let by_list = inside(start, start.saturating_add(size));
     let by_map = process.regions.at(sp).map(|it| it.range.end());
     let end = by_teb.or(by_list).or(by_map).unwrap_or(u64::MAX);
     let size = end.saturating_sub(sp).min(limit);
-    let first = process.memory.slice_up_to(sp, size);
+    let first = memory.slice_up_to(sp, size);
     if first.is_empty() || size <= first.len() as u64 {
         return Cow::Borrowed(first);
     }
@@ -225,7 +295,7 @@ fn stack_bytes<'a>(process: &'a Process, thread: &Thread, sp: Va, limit: u64) ->
     let mut whole = first.to_vec();
     while (whole.len() as u64) < size {
         let have = whole.len() as u64;
-        let next = process.memory.slice_up_to(sp.saturating_add(have), size.saturating_sub(have));
+        let next = memory.slice_up_to(sp.saturating_add(have), size.saturating_sub(have));
         if next.is_empty() {
             break;
         }

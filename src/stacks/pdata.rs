@@ -80,8 +80,17 @@ impl Registers {
 pub(super) struct Entries<'a> {
     memory: &'a Memory,
     base: Va,
-    table: Va,
+    table: Table<'a>,
     count: u64,
+}
+
+/// Where the entries are.
+#[derive(Debug, Clone, Copy)]
+enum Table<'a> {
+    /// In the process.
+    At(Va),
+    /// In the dump itself: begin, end, data.
+    Listed(&'a [[u32; 3]]),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,16 +116,27 @@ impl<'a> Entries<'a> {
         let table = pe.at(rva)?;
         let count = u64::from(size / 12);
         memory.array::<12>(table)?;
-        Some(Self { memory, base: pe.base, table, count })
+        Some(Self { memory, base: pe.base, table: Table::At(table), count })
     }
 
     /// One entry at `table`, relative to `base`.
     pub(super) fn at(memory: &'a Memory, base: Va, table: Va, count: u64) -> Self {
-        Self { memory, base, table, count }
+        Self { memory, base, table: Table::At(table), count }
+    }
+
+    /// Entries that the dump lists by themselves, sorted.
+    pub(super) fn listed(memory: &'a Memory, base: Va, entries: &'a [[u32; 3]]) -> Self {
+        Self { memory, base, table: Table::Listed(entries), count: entries.len() as u64 }
     }
 
     fn entry(&self, idx: u64) -> Option<Function> {
-        self.function(self.table.checked_add(idx.checked_mul(12)?)?)
+        match self.table {
+            Table::At(table) => self.function(table.checked_add(idx.checked_mul(12)?)?),
+            Table::Listed(entries) => {
+                let &[begin, end, data] = entries.get(usize::try_from(idx).ok()?)?;
+                Some(Function { begin, end, data })
+            }
+        }
     }
 
     fn function(&self, va: Va) -> Option<Function> {

@@ -74,17 +74,20 @@ pub(super) fn modules(code: &Code<'_>) -> MinidumpModuleList {
     MinidumpModuleList::from_modules(modules)
 }
 
-/// Walks from `context` up `stack`, keeping at most `limit` frames.
+/// Walks from `context` up `stack`, keeping at most `limit` frames. `handlers` is the head of the
+/// chain of exception handlers, 0 without one.
 pub(super) fn walk(
     code: &Code<'_>,
     modules: &MinidumpModuleList,
     context: &MinidumpContext,
     stack: StackBytes<'_>,
+    handlers: Va,
     limit: usize,
 ) -> Walked {
     let steps = Steps {
         code,
         stack,
+        handlers,
         limit,
         walked: AtomicUsize::new(0),
         interrupted: AtomicUsize::new(0),
@@ -196,6 +199,7 @@ fn frame(code: &Code<'_>, it: &StackFrame, trust: Trust) -> Frame {
         offset: address.wrapping_sub(start),
         source: source.map(|(file, line)| (DumpText::from(file), line)),
         trust,
+        sp: it.context.get_stack_pointer(),
     }
 }
 
@@ -209,6 +213,8 @@ fn stem(name: &DumpText) -> DumpText {
 struct Steps<'a> {
     code: &'a Code<'a>,
     stack: StackBytes<'a>,
+    /// The innermost exception handler's registration, on x86.
+    handlers: Va,
     limit: usize,
     /// Frames that are complete.
     walked: AtomicUsize,
@@ -325,7 +331,10 @@ impl Steps<'_> {
             Some(pe) => Entries::of_image(memory, &pe),
             None => match self.code.unlisted_image(inside) {
                 Some(pe) => Entries::of_image(memory, &pe),
-                None => jit::entries(self.code, inside),
+                None => {
+                    let registered = self.code.dynamic.entries(memory, inside);
+                    registered.or_else(|| jit::entries(self.code, inside))
+                }
             },
         };
         if let Some(unwound) = entries.and_then(|it| it.unwind(&registers, exact)) {
@@ -401,7 +410,12 @@ impl Steps<'_> {
             Caller::None => Err(End::Start),
             // Windows leaves a few words above a thread's first frame, and nothing to return to.
             Caller::Lost if self.is_at_base(at) => Err(End::Start),
-            Caller::Lost => Err(End::Lost),
+            Caller::Lost => {
+                let found = self.code.by_handler(at, self.handlers, self.stack).ok_or(End::Lost)?;
+                let next = self.walked.load(Ordering::Relaxed);
+                self.sure.fetch_min(next, Ordering::Relaxed);
+                Ok((found, Trust::Scan))
+            }
         }
     }
 

@@ -22,5 +22,6 @@ mod readme;
 mod registered;
 mod samples;
 mod stacks;
+mod threads;
 mod triage;
 mod verdicts;

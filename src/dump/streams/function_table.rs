@@ -27,7 +27,7 @@ struct RawDescriptor {
     align_pad: U32,
 }
 
-/// A range of generated code and where its unwind entries stand in the file.
+/// A range of generated code, and its unwind entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeRange {
     /// First address.
@@ -36,12 +36,10 @@ pub struct CodeRange {
     pub end: u64,
     /// What entries are relative to.
     pub base: u64,
+    /// Index of its first entry in [`FunctionTable::entries`].
+    pub first: usize,
     /// Entries.
-    pub entries: u32,
-    /// File offset of the entries.
-    pub offset: u64,
-    /// Bytes of one entry.
-    pub entry_size: u32,
+    pub entries: usize,
 }
 
 /// Tables of generated code.
@@ -49,6 +47,9 @@ pub struct CodeRange {
 pub struct FunctionTable {
     /// One per registered table.
     pub ranges: Vec<CodeRange>,
+    /// `RUNTIME_FUNCTION`s of all tables: begin, end, and unwind data, relative to the table's base.
+    /// Those of one table are sorted by their begin. Empty for other processors than x64.
+    pub entries: Vec<[u32; 3]>,
 }
 
 impl Stream for FunctionTable {
@@ -61,6 +62,7 @@ impl Stream for FunctionTable {
             header.map(|it| u64::from(it.get()));
         let mut at = header_size.saturating_add(pad);
         let mut ranges = Vec::new();
+        let mut all: Vec<[u32; 3]> = Vec::new();
         for _ in 0..count.min(dump.limits.entries as u64) {
             let Ok(raw) = bytes.get_ref::<RawDescriptor>("MINIDUMP_FUNCTION_TABLE_DESCRIPTOR", at)
             else {
@@ -69,17 +71,32 @@ impl Stream for FunctionTable {
             };
             let entries = u64::from(raw.entry_count.get());
             let first = at.saturating_add(descriptor.max(32)).saturating_add(native);
+            let index = all.len();
+            if entry == size_of::<[U32; 3]>() as u64 {
+                let present = bytes.len().saturating_sub(first) / entry;
+                let room = dump.limits.entries.saturating_sub(all.len()) as u64;
+                let read = entries.min(present).min(room);
+                if read < entries {
+                    notes.add(Note::StreamPartlyRead, Self::NAME);
+                }
+                for idx in 0..read {
+                    let place = idx.saturating_mul(entry).saturating_add(first);
+                    let words: &[U32; 3] = bytes.get_ref("RUNTIME_FUNCTION", place)?;
+                    all.push(words.map(U32::get));
+                }
+            }
+            // Tables that compilers let grow need not be in order.
+            all.get_mut(index..).unwrap_or_default().sort_unstable();
             ranges.push(CodeRange {
                 start: raw.minimum_address.get(),
                 end: raw.maximum_address.get(),
                 base: raw.base_address.get(),
-                entries: raw.entry_count.get(),
-                offset: bytes.offset().saturating_add(first),
-                entry_size: u32::try_from(entry).unwrap_or(0),
+                first: index,
+                entries: all.len().saturating_sub(index),
             });
             at = first.saturating_add(entries.saturating_mul(entry));
             at = at.saturating_add(raw.align_pad.get().into());
         }
-        Ok(Self { ranges })
+        Ok(Self { ranges, entries: all })
     }
 }

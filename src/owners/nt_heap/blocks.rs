@@ -465,11 +465,8 @@ impl<'a> Plan<'a> {
             }));
         }
         let user = header.saturating_add(self.common.granularity);
-        let plain = || Asked {
-            user,
-            requested: commit.saturating_sub(u64::from(entry.size)),
-            trace: None,
-        };
+        let plain =
+            || Asked { user, requested: commit.saturating_sub(u64::from(entry.size)), trace: None };
         let Asked { user, requested, trace } =
             self.extended(&mut reader, header, commit).unwrap_or_else(plain);
         let own = Some(user) == self.front_end;

@@ -5,6 +5,7 @@
 //! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
 
 mod content;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -20,6 +21,8 @@ use crate::owners::{self, BlockKind, BlockState, Usage};
 use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
+pub(super) use threads::named_registers;
+pub use threads::{LastError, NativeSide, ThreadDetails, WaitObject};
 
 /// Sizes of a heap in a report, as many as `!heap -stat` prints.
 const SIZES: usize = 20;
@@ -67,6 +70,10 @@ pub struct Model {
     /// Threads, in the dump's order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<Vec<Thread>>,
+    /// Threads that wait for each other: each inner list is the ids of one cycle, in which every
+    /// thread waits for a lock that the next one holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadlocks: Option<Vec<Vec<u32>>>,
     /// Details of single owners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tables: Option<Vec<Table>>,
@@ -662,6 +669,9 @@ pub struct Thread {
     /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// When it began, its stack, its last error and its registers; `threads` only.
+    #[serde(flatten)]
+    pub details: Option<ThreadDetails>,
     /// Calls, innermost first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames: Option<Vec<Frame>>,
@@ -679,6 +689,13 @@ pub struct Wait {
     pub kind: String,
     /// In plain words.
     pub what: String,
+    /// The locks or handles, as far as they can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Vec<WaitObject>>,
+    /// The URL that it likely waits for: it stands in memory that the frames of the wait lead to.
+    /// Without query, user and password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }
 
 /// A call.
@@ -864,7 +881,7 @@ impl Model {
             heaps: Some(it.heaps(None, SIZES)),
             content: Some(it.content()),
             managed: it.managed(),
-            threads: Some(it.threads()),
+            threads: Some(it.threads(None)),
             tables: Some(it.tables()),
             not_visible: Some(it.not_visible()),
             ..Self::default()
@@ -893,12 +910,18 @@ impl Model {
     /// The threads that pass the filter.
     pub fn threads(analysis: &Analysis, filter: &ThreadFilter) -> Self {
         let it = Writer { analysis, bitness: analysis.process.bitness };
-        let mut threads = it.threads();
+        let mut threads = it.threads(Some(filter));
         threads.retain(|it| {
             let waits = it.wait.as_ref().map(|it| it.kind.as_str());
             filter.passes(it.id, waits)
         });
-        Self { schema_version: SCHEMA_VERSION, threads: Some(threads), ..Self::default() }
+        let deadlocks = Some(it.deadlocks()).filter(|it| !it.is_empty());
+        Self {
+            schema_version: SCHEMA_VERSION,
+            threads: Some(threads),
+            deadlocks,
+            ..Self::default()
+        }
     }
 
     /// What is known about addresses.
@@ -965,6 +988,8 @@ pub struct ThreadFilter {
     pub wait: Option<String>,
     /// Every thread by itself, also those whose stacks are equal.
     pub unfolded: bool,
+    /// Registers, times, stack sizes and last errors, too.
+    pub full: bool,
 }
 
 impl ThreadFilter {
@@ -1264,7 +1289,7 @@ impl Writer<'_> {
         }
     }
 
-    fn threads(&self) -> Vec<Thread> {
+    fn threads(&self, details: Option<&ThreadFilter>) -> Vec<Thread> {
         let (process, stacks) = (&self.analysis.process, &self.analysis.stacks);
         let id_of = |stack: usize| {
             let thread = stacks.get(stack).and_then(|it| process.threads.get(it.thread));
@@ -1294,9 +1319,8 @@ impl Writer<'_> {
                 user_ms: it.info.map(|it| it.user_time / 10_000),
                 stack_reserved_bytes: reserved,
                 raised_exception: it.raised_exception,
-                wait: stack
-                    .and_then(|it| it.0.wait.as_ref())
-                    .map(|it| Wait { kind: it.kind.to_owned(), what: it.what.to_owned() }),
+                wait: stack.and_then(|it| self.wait(it.0)),
+                details: details.map(|filter| self.thread_details(idx, it, filter)),
                 frames,
                 stopped: stack.and_then(|it| it.0.stopped).map(str::to_owned),
                 folded_with: stack.map(|it| it.1.clone()).unwrap_or_default(),

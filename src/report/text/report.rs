@@ -365,7 +365,7 @@ fn threads_that_matter(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<(
     let (busy, waiting): (Vec<_>, Vec<_>) =
         groups.iter().partition(|it| rank(it.representative) < IDLE);
     for it in busy.iter().take(THREADS) {
-        group(page, analysis, it, Some(FRAMES))?;
+        group(page, analysis, it, Some(FRAMES), false)?;
     }
     if !waiting.is_empty() {
         page.blank()?;

@@ -2,13 +2,15 @@
 
 use std::io::{self, Write};
 
-use super::super::model::ThreadFilter;
+use minidump::MinidumpContext;
+
+use super::super::model::{ThreadFilter, named_registers};
 use super::super::page::Page;
 use super::super::{TextOptions, units};
 use super::list;
 use crate::Analysis;
 use crate::process::Thread;
-use crate::stacks::{Folded, Stack, Trust, fold};
+use crate::stacks::{Blocker, Folded, Object, Stack, Trust, fold};
 
 /// Threads that a group names one by one.
 const NAMED: usize = 12;
@@ -52,8 +54,9 @@ pub fn threads(
         return page.text(2, 2, what);
     }
     for it in &groups {
-        group(&mut page, analysis, it, None)?;
+        group(&mut page, analysis, it, None, filter.full)?;
     }
+    deadlocks(&mut page, analysis)?;
     let guessed = groups.iter().filter_map(|it| stacks.get(it.representative));
     if guessed.flat_map(|it| &it.frames).any(|it| it.trust == Trust::Scan) {
         page.blank()?;
@@ -68,6 +71,7 @@ pub(super) fn group(
     analysis: &Analysis,
     group: &Folded,
     frames: Option<usize>,
+    full: bool,
 ) -> io::Result<()> {
     let Some(stack) = analysis.stacks.get(group.representative) else { return Ok(()) };
     page.blank()?;
@@ -91,7 +95,141 @@ pub(super) fn group(
     if let Some(wait) = &stack.wait {
         page.text(4, 2, &format!("waits for {} ({})", wait.what, wait.kind))?;
     }
-    let limit = frames.unwrap_or(usize::MAX);
+    // Of threads that are told once, each has a handle of its own.
+    let told = |it: &&Blocker| group.others.is_empty() || it.object.address().is_some();
+    for it in stack.blockers.iter().filter(told) {
+        page.text(6, 2, &blocker(analysis, it))?;
+    }
+    if let Some(url) = &stack.target {
+        page.text(6, 2, &format!("likely {}", url.for_terminal()))?;
+    }
+    if let (true, Some(thread)) = (full, thread) {
+        details(page, analysis, thread)?;
+    }
+    calls(page, stack, frames.unwrap_or(usize::MAX))?;
+    let native = analysis.native_stacks.iter().find(|it| it.thread == stack.thread);
+    if let (Some(native), Some(thread)) = (native, thread) {
+        page.text(4, 2, "the 64-bit side:")?;
+        if let (true, Some(context)) = (full, &thread.native_context) {
+            registers(page, context)?;
+        }
+        calls(page, native, usize::MAX)?;
+    }
+    Ok(())
+}
+
+/// Threads that wait for each other.
+fn deadlocks(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let name = |idx: &usize| Some(thread_name(analysis, analysis.stacks.get(*idx)?));
+    for cycle in crate::stacks::deadlocks(&analysis.process, &analysis.stacks) {
+        let names: Vec<String> = cycle.iter().chain(cycle.first()).filter_map(name).collect();
+        page.blank()?;
+        page.text(2, 2, &format!("Deadlock: {}", names.join(" waits for ")))?;
+    }
+    Ok(())
+}
+
+/// What a thread waits for, in a line.
+pub(in crate::report) fn blocker(analysis: &Analysis, it: &Blocker) -> String {
+    let likely = if it.sure { "" } else { "likely " };
+    let bitness = analysis.process.bitness;
+    match &it.object {
+        Object::CriticalSection { address, owner, recursion } => {
+            let owner_stack = analysis.stacks.iter().find(|it| {
+                analysis.process.threads.get(it.thread).is_some_and(|it| it.id == *owner)
+            });
+            let holder = match owner_stack {
+                Some(it) => thread_name(analysis, it).replacen("Thread", "thread", 1),
+                None => format!("thread {owner:#x}, which is gone"),
+            };
+            let times = match recursion {
+                1 => String::new(),
+                it => format!(" ({it} times)"),
+            };
+            let address = units::address(*address, bitness);
+            format!("{likely}critical section {address}, held by {holder}{times}")
+        }
+        Object::SrwLock { address } => {
+            format!(
+                "{likely}lock {}; it does not say who holds it",
+                units::address(*address, bitness)
+            )
+        }
+        Object::ConditionVariable { address } => {
+            format!("{likely}condition variable {}", units::address(*address, bitness))
+        }
+        Object::Handle { value, type_name, name } => {
+            let words = [type_name.for_terminal().into_owned(), name.for_terminal().into_owned()];
+            let words = list(words);
+            let words = if words.is_empty() { words } else { format!(": {words}") };
+            format!("{likely}handle {value:#x}{words}")
+        }
+    }
+}
+
+/// When a thread began, its stack, its last error, its registers.
+fn details(page: &mut Page<'_>, analysis: &Analysis, thread: &Thread) -> io::Result<()> {
+    if let Some(info) = thread.info
+        && let Some(created) = units::file_time(info.create_time)
+    {
+        let (kernel, user) =
+            (units::cpu(info.kernel_time / 10_000), units::cpu(info.user_time / 10_000));
+        page.text(
+            4,
+            2,
+            &format!("began {created}; CPU {kernel} in the kernel, {user} in user mode"),
+        )?;
+    }
+    if let Some(stack) = thread.stack() {
+        let range = |va| units::address(va, analysis.process.bitness);
+        let used = thread.stack_used().map(|it| format!("{} used, ", units::bytes(it)));
+        let committed = units::bytes(stack.base.saturating_sub(stack.limit));
+        let reserved = units::bytes(stack.base.saturating_sub(stack.deallocation_stack));
+        let words = format!(
+            "stack {} to {}: {}{committed} committed, {reserved} reserved",
+            range(stack.deallocation_stack),
+            range(stack.base),
+            used.unwrap_or_default(),
+        );
+        page.text(4, 2, &words)?;
+    }
+    if let Some(teb) = thread.teb {
+        let named = |name: Option<String>| name.map(|it| format!(" {it}")).unwrap_or_default();
+        let error = match teb.last_error {
+            0 => String::new(),
+            it => format!("last error {it}{}", named(units::error_name(it))),
+        };
+        let status = match teb.last_status {
+            0 => String::new(),
+            it => format!("last status {it:#010x}{}", named(units::status_name(it))),
+        };
+        let words = list([error, status]);
+        if !words.is_empty() {
+            page.text(4, 2, &words)?;
+        }
+    }
+    // Whoever writes a dump suspends each thread once. The writer says -1 when it does not know.
+    if (2..u32::MAX).contains(&thread.suspend_count) {
+        let times = units::counted(thread.suspend_count.into(), "time", "times");
+        page.text(4, 2, &format!("suspended {times}"))?;
+    }
+    thread.context.as_ref().map_or(Ok(()), |it| registers(page, it))
+}
+
+/// Registers, as many in a line as fit.
+fn registers(page: &mut Page<'_>, context: &MinidumpContext) -> io::Result<()> {
+    let words: Vec<String> = named_registers(context)
+        .map(|(name, value)| format!("{name}={}", &value.trim_start_matches("0x")))
+        .collect();
+    let width = words.iter().map(String::len).max().unwrap_or(0).saturating_add(1);
+    let in_line = page.width().saturating_sub(4).checked_div(width).unwrap_or(1).max(1);
+    for line in words.chunks(in_line) {
+        page.text(4, 2, &line.join(" "))?;
+    }
+    Ok(())
+}
+
+fn calls(page: &mut Page<'_>, stack: &Stack, limit: usize) -> io::Result<()> {
     for it in stack.frames.iter().take(limit) {
         let mark = if it.trust == Trust::Scan { "? " } else { "" };
         let source = it.source.as_ref().map(|(file, line)| {
