@@ -9,20 +9,18 @@ mod units;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::notes::{Note, Notes, Place};
-use crate::owners::{self, Block, BlockState, Heap};
+use crate::owners::{self, Block, BlockState, Heap, HeapWalk, SizeGroup};
 use crate::process::Process;
 use crate::space::{Memory, Va};
 use crate::stacks::{Frame, Trust};
 use crate::symbols::Names;
 
-pub use units::{LeakUnit, Member, units};
+pub use units::{LeakUnit, Member, unit, units};
 
 /// Records that are told apart; a process has some ten thousand.
 const RECORDS: usize = 1 << 20;
-/// Sizes of all records together.
-const SIZES: usize = 1 << 21;
-/// Sizes of one stack that are kept.
-const SIZES_OF_STACK: usize = 256;
+/// Heaps and sizes of all records of a part together.
+const PARTS: usize = 1 << 20;
 
 /// Busy blocks that were allocated through the same calls.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,16 +31,59 @@ pub struct AllocationStack {
     pub total_bytes: u64,
     /// Of the busy bytes of all heaps.
     pub percent: f64,
-    /// Requested sizes and how many blocks there are of each, the most bytes first.
-    pub sizes: Vec<(u64, u64)>,
-    /// Bytes by heap, the most first.
-    pub heaps: Vec<(Va, u64)>,
+    /// The blocks by heap and requested size, the most bytes first.
+    pub parts: Vec<AllocationPart>,
     /// The calls, innermost first. Empty for records that are not in the dump.
     pub frames: Vec<Frame>,
     /// User address of one of the blocks.
     pub sample: Va,
     /// Address of one of the records.
     pub record: Va,
+}
+
+/// Blocks of one stack, one heap and one requested size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllocationPart {
+    /// The heap.
+    pub heap: Va,
+    /// Requested size.
+    pub size_bytes: u64,
+    /// Number of blocks.
+    pub count: u64,
+}
+
+impl AllocationPart {
+    /// Bytes of all of them.
+    pub fn total_bytes(&self) -> u64 {
+        self.size_bytes.saturating_mul(self.count)
+    }
+}
+
+impl AllocationStack {
+    /// Requested sizes and how many blocks there are of each, the most bytes first.
+    pub fn sizes(&self) -> Vec<(u64, u64)> {
+        let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();
+        for it in &self.parts {
+            let count = sizes.entry(it.size_bytes).or_default();
+            *count = count.saturating_add(it.count);
+        }
+        let mut sizes: Vec<(u64, u64)> = sizes.into_iter().collect();
+        let bytes = |it: &(u64, u64)| it.0.saturating_mul(it.1);
+        sizes.sort_by_key(|it| (std::cmp::Reverse(bytes(it)), std::cmp::Reverse(it.0)));
+        sizes
+    }
+
+    /// Bytes by heap, the most first.
+    pub fn heaps(&self) -> Vec<(Va, u64)> {
+        let mut heaps: BTreeMap<Va, u64> = BTreeMap::new();
+        for it in &self.parts {
+            let bytes = heaps.entry(it.heap).or_default();
+            *bytes = bytes.saturating_add(it.total_bytes());
+        }
+        let mut heaps: Vec<(Va, u64)> = heaps.into_iter().collect();
+        heaps.sort_by_key(|it| (std::cmp::Reverse(it.1), it.0));
+        heaps
+    }
 }
 
 /// Where records are kept.
@@ -96,15 +137,14 @@ struct Sum {
     count: u64,
     bytes: u64,
     sample: Va,
-    by_heap: BTreeMap<Va, u64>,
-    sizes: HashMap<u64, u64>,
+    parts: HashMap<(Va, u64), u64>,
 }
 
 /// A part of the heaps, added up.
 #[derive(Debug, Default)]
 struct Part {
     records: HashMap<Va, Sum>,
-    sizes: usize,
+    parts: usize,
     without: (u64, u64),
     /// Blocks beyond what is kept.
     beyond: (u64, u64),
@@ -131,13 +171,12 @@ impl Part {
         }
         sum.count = sum.count.saturating_add(1);
         sum.bytes = sum.bytes.saturating_add(block.requested);
-        let of_heap = sum.by_heap.entry(heap).or_default();
-        *of_heap = of_heap.saturating_add(block.requested);
-        if let Some(it) = sum.sizes.get_mut(&block.requested) {
+        let part = (heap, block.requested);
+        if let Some(it) = sum.parts.get_mut(&part) {
             *it = it.saturating_add(1);
-        } else if self.sizes < SIZES {
-            self.sizes = self.sizes.saturating_add(1);
-            sum.sizes.insert(block.requested, 1);
+        } else if self.parts < PARTS {
+            self.parts = self.parts.saturating_add(1);
+            sum.parts.insert(part, 1);
         }
     }
 
@@ -161,15 +200,21 @@ impl Sum {
         };
         self.count = self.count.saturating_add(other.count);
         self.bytes = self.bytes.saturating_add(other.bytes);
-        for (heap, bytes) in other.by_heap {
-            let it = self.by_heap.entry(heap).or_default();
-            *it = it.saturating_add(bytes);
-        }
-        for (size, count) in other.sizes {
-            let it = self.sizes.entry(size).or_default();
+        for (part, count) in other.parts {
+            let it = self.parts.entry(part).or_default();
             *it = it.saturating_add(count);
         }
     }
+}
+
+/// The requested sizes of a heap's busy blocks, as parts of leak units.
+pub fn sizes_of(walk: &HeapWalk) -> Vec<Member<u64>> {
+    let member = |it: &SizeGroup| Member {
+        what: it.size_bytes,
+        count: it.count,
+        total_bytes: it.total_bytes,
+    };
+    walk.sizes.iter().map(member).collect()
 }
 
 /// Adds up every busy block by the calls that allocated it.
@@ -236,18 +281,14 @@ fn stack(
     busy: u64,
     record: Va,
 ) -> AllocationStack {
-    let mut sizes: Vec<(u64, u64)> = sum.sizes.into_iter().collect();
-    let bytes = |it: &(u64, u64)| it.0.saturating_mul(it.1);
-    sizes.sort_by_key(|it| (std::cmp::Reverse(bytes(it)), std::cmp::Reverse(it.0)));
-    sizes.truncate(SIZES_OF_STACK);
-    let mut heaps: Vec<(Va, u64)> = sum.by_heap.into_iter().collect();
-    heaps.sort_by_key(|it| (std::cmp::Reverse(it.1), it.0));
+    let part = |((heap, size_bytes), count)| AllocationPart { heap, size_bytes, count };
+    let mut parts: Vec<AllocationPart> = sum.parts.into_iter().map(part).collect();
+    parts.sort_by_key(|it| (std::cmp::Reverse(it.total_bytes()), it.heap, it.size_bytes));
     AllocationStack {
         count: sum.count,
         total_bytes: sum.bytes,
         percent: if busy == 0 { 0.0 } else { sum.bytes as f64 / busy as f64 * 100.0 },
-        sizes,
-        heaps,
+        parts,
         frames: calls.iter().map(|&it| frame(process, names, it)).collect(),
         sample: sum.sample,
         record,

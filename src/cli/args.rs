@@ -9,7 +9,8 @@ use super::triage::{ExamineArgs, TriageArgs};
 use super::values;
 use crate::findings;
 use crate::owners::Usage;
-use crate::report::model::{HeapFilter, RegionFilter, ThreadFilter};
+use crate::report::blocks::BlockFilter;
+use crate::report::model::{AllocFilter, AllocsBy, HeapFilter, RegionFilter, ThreadFilter};
 use crate::stacks;
 
 /// Reads Windows process dumps and says which memory limit the process hit, who holds the memory,
@@ -144,6 +145,20 @@ Examples:
   oomscope heaps crash.dmp --stat
   oomscope heaps crash.dmp --stat --heap 0x00420000 --limit 100")]
     Heaps(HeapArgs),
+    /// Who allocated what native heaps hold (gflags +ust, page heap), and sizes that belong together
+    #[command(after_help = "\
+Examples:
+  oomscope allocs crash.dmp
+  oomscope allocs crash.dmp --by module --heap 0x00490000
+  oomscope allocs crash.dmp --size 0x27994 --flamegraph allocs.svg")]
+    Allocs(AllocArgs),
+    /// Blocks of native heaps, with what they hold and who allocated them
+    #[command(after_help = "\
+Examples:
+  oomscope blocks crash.dmp --size 0x27994
+  oomscope blocks crash.dmp --size 64KiB..1MiB --content ctl
+  oomscope blocks crash.dmp --heap 0x00420000 --state all --format json")]
+    Blocks(BlockArgs),
     /// Stacks, equal ones folded, with what each thread waits for
     #[command(after_help = "\
 Examples:
@@ -248,6 +263,81 @@ impl HeapArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct AllocArgs {
+    #[command(flatten)]
+    dump: OneDump,
+    /// What blocks are added up by
+    #[arg(long, value_enum, default_value = "stack", value_name = "WHAT")]
+    by: By,
+    /// Only blocks of this heap
+    #[arg(long, value_name = "ADDR", value_parser = values::address)]
+    heap: Option<u64>,
+    /// Only blocks of this requested size
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    size: Option<u64>,
+    /// Rows that text shows; JSON has all
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    limit: usize,
+    /// Also draw the stacks into this file, an SVG that a browser opens: as wide as their bytes
+    #[arg(long, value_name = "FILE")]
+    pub(super) flamegraph: Option<PathBuf>,
+}
+
+/// What blocks are added up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    Stack,
+    Function,
+    Module,
+}
+
+impl AllocArgs {
+    pub(super) fn filter(&self) -> AllocFilter {
+        let by = match self.by {
+            By::Stack => AllocsBy::Stack,
+            By::Function => AllocsBy::Function,
+            By::Module => AllocsBy::Module,
+        };
+        AllocFilter { heap: self.heap, size: self.size, limit: self.limit, by }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BlockArgs {
+    #[command(flatten)]
+    dump: OneDump,
+    /// Only blocks of this requested size, or of a range of sizes: 0x27994, 64KiB..1MiB, 1MiB..
+    #[arg(long, value_name = "SIZE", value_parser = values::sizes)]
+    size: Option<(u64, u64)>,
+    /// Only blocks of this heap
+    #[arg(long, value_name = "ADDR", value_parser = values::address)]
+    heap: Option<u64>,
+    /// Only blocks in this state
+    #[arg(long, value_name = "STATE", default_value = "busy",
+          value_parser = PossibleValuesParser::new(["busy", "free", "internal", "all"]))]
+    state: String,
+    /// Only blocks that hold this: a kind (ctl, png, utf16-text, object, …), or a part of the text
+    /// that is shown for them
+    #[arg(long, value_name = "WHAT")]
+    content: Option<String>,
+    /// Most blocks that are listed [default: 50 in text, all in JSON]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl BlockArgs {
+    pub(super) fn filter(&self) -> BlockFilter {
+        BlockFilter {
+            heap: self.heap,
+            sizes: self.size,
+            state: Some(self.state.clone()),
+            content: self.content.clone(),
+            limit: self.limit,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ThreadArgs {
     #[command(flatten)]
     dump: OneDump,
@@ -341,12 +431,23 @@ impl Cli {
 }
 
 impl Command {
+    /// Where it draws stacks.
+    pub(super) fn picture(&self) -> Option<&PathBuf> {
+        match self {
+            Command::Threads(it) => it.flamegraph.as_ref(),
+            Command::Allocs(it) => it.flamegraph.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The dumps that it reads.
     pub(super) fn dumps(&self) -> &[PathBuf] {
         match self {
             Command::Report(it) => it.dumps(),
             Command::Map(it) => std::slice::from_ref(&it.dump.dump),
             Command::Heaps(it) => std::slice::from_ref(&it.dump.dump),
+            Command::Allocs(it) => std::slice::from_ref(&it.dump.dump),
+            Command::Blocks(it) => std::slice::from_ref(&it.dump.dump),
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
             Command::Address(it) => std::slice::from_ref(&it.dump.dump),
             Command::Explain(_) | Command::Triage(_) | Command::Examine(_) => &[],

@@ -20,7 +20,6 @@ use clap::Parser;
 use self::args::{Cli, Command, Format, Global};
 use self::output::{Output, Stderr};
 use self::progress::Progress;
-use crate::report::model::ThreadFilter;
 use crate::report::{self, Html, Model, ReportOptions, TextOptions, text};
 use crate::{Analysis, Options};
 
@@ -100,6 +99,8 @@ impl Render for Command {
             Command::Report(args) => text::report(out, it, &args.options(), layout),
             Command::Map(args) => text::map(out, it, args.filter().as_ref(), layout),
             Command::Heaps(args) => text::heaps(out, it, &args.filter(), layout),
+            Command::Allocs(args) => text::allocs(out, it, &args.filter(), layout),
+            Command::Blocks(args) => text::blocks(out, it, &args.filter(), layout),
             Command::Threads(args) => text::threads(out, it, &args.filter(), layout),
             Command::Address(args) => text::addresses(out, it, &args.addresses, layout),
             Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
@@ -113,10 +114,12 @@ impl Render for Command {
             Command::Report(args) => Model::of(it, &args.options()),
             Command::Map(args) => Model::map(it, args.filter().as_ref()),
             Command::Heaps(args) => Model::heaps(it, &args.filter()),
+            Command::Allocs(args) => Model::allocs(it, &args.filter()),
+            // They have writers of their own.
             Command::Threads(args) => Model::threads(it, &args.filter()),
             Command::Address(args) => Model::addresses(it, &args.addresses),
             Command::Explain(args) => Model::explanations(args.id.as_deref()),
-            Command::Triage(_) | Command::Examine(_) => Model::explanations(None),
+            Command::Blocks(_) | Command::Triage(_) | Command::Examine(_) => Model::default(),
         }
     }
 }
@@ -221,9 +224,8 @@ fn each_dump(
             failed = true;
             continue;
         };
-        if let Command::Threads(args) = command
-            && let Some(path) = &args.flamegraph
-            && let Err(error) = draw(path, dumps, &analysis, &args.filter())
+        if let Some(path) = command.picture()
+            && let Err(error) = draw(path, dumps, &analysis, command)
         {
             stderr.write(&format!("error: cannot draw `{}`\n  {error}\n", shown(path)));
             failed = true;
@@ -242,6 +244,9 @@ fn each_dump(
                     writeln!(out, "{space}=== {} ===", shown(path))?;
                 }
                 command.text(out, &analysis, layout)?;
+            }
+            Format::Json if let Command::Blocks(args) = command => {
+                report::blocks::write_block_lines(out, &analysis, &args.filter())?;
             }
             Format::Json => {
                 // One dump is one object. Several are an array, also when some of them failed.
@@ -298,20 +303,28 @@ fn analyze(global: &Global, path: &Path, options: &Options, stderr: &Stderr) -> 
     None
 }
 
-/// Draws the stacks of threads.
-fn draw(
-    path: &Path,
-    dumps: &[PathBuf],
-    analysis: &Analysis,
-    filter: &ThreadFilter,
-) -> io::Result<()> {
+/// Draws stacks: of threads, or of allocations.
+fn draw(path: &Path, dumps: &[PathBuf], analysis: &Analysis, command: &Command) -> io::Result<()> {
     if dumps.iter().any(|it| output::is_same_file(it, path)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is the dump itself"));
     }
-    let title = format!("Threads of {}", analysis.file_name.for_terminal());
-    let lines = report::flamegraph::threads(analysis, filter);
+    let name = analysis.file_name.for_terminal();
     let mut output = Output::to_file(path, false);
-    report::flamegraph::write(lines, &title, "threads", output.writer()?)?;
+    match command {
+        Command::Threads(args) => {
+            let filter = args.filter();
+            let lines = report::flamegraph::threads(analysis, &filter);
+            let title = format!("Threads of {name}");
+            report::flamegraph::write(lines, &title, "threads", output.writer()?)?;
+        }
+        Command::Allocs(args) => {
+            let filter = args.filter();
+            let lines = report::flamegraph::allocations(analysis, &filter);
+            let title = format!("Allocated and not freed in {name}");
+            report::flamegraph::write(lines, &title, "bytes", output.writer()?)?;
+        }
+        _ => {}
+    }
     output.finish()
 }
 

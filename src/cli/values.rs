@@ -27,6 +27,19 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     if bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
+/// One size, or the first and the last of a range: `0x100`, `64KiB..1MiB`, `..4K`, `1MiB..`.
+pub(super) fn sizes(text: &str) -> Result<(u64, u64), String> {
+    let Some((first, last)) = text.split_once("..") else {
+        return size(text).map(|it| (it, it));
+    };
+    let end = |text: &str, open| if text.is_empty() { Ok(open) } else { size(text) };
+    let (first, last) = (end(first, 0)?, end(last.trim_start_matches('='), u64::MAX)?);
+    if last < first {
+        return Err(format!("`{text}` begins behind its end"));
+    }
+    Ok((first, last))
+}
+
 /// An address: hex, with or without `0x`, and with the backtick that debuggers print.
 pub(super) fn address(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);

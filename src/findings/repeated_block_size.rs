@@ -2,18 +2,13 @@
 
 use super::signs::{Basis, NOTEWORTHY, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
-use crate::owners::{Heap, HeapWalk, SizeGroup, Usage};
+use crate::allocations::{self, LeakUnit, Member};
+use crate::owners::{Heap, HeapWalk, Usage};
 use crate::table::{percent, units};
 
 /// Fires when one size, or sizes that are allocated together, hold at least half of what is busy
 /// in native heaps, and these hold at least half of the memory.
 pub(super) struct RepeatedBlockSize;
-
-/// Fewer blocks than this are no repetition.
-const REPEATED: u64 = 10;
-
-/// Sizes that are looked at: what holds half of a heap is among the first.
-const CANDIDATES: usize = 16;
 
 /// `FLG_USER_STACK_TRACE_DB`: gflags +ust is on already.
 const STACK_TRACES: u32 = 0x1000;
@@ -45,23 +40,24 @@ impl Check for RepeatedBlockSize {
             reported.filter_map(|it| Some((it, it.walk.as_ref()?)))
         };
         let busy = walked().map(|(_, it)| it.busy_bytes).fold(0, u64::saturating_add);
-        let units_of_heaps = walked().filter_map(|(heap, walk)| Some((heap, walk, unit(walk)?)));
+        let units_of_heaps =
+            walked().filter_map(|(heap, walk)| Some((heap, walk, repeated(walk)?)));
         let (heap, walk, unit) = units_of_heaps
-            .max_by_key(|(heap, _, unit)| (total(unit), std::cmp::Reverse(heap.address)))?;
-        let bytes = total(&unit);
+            .max_by_key(|(heap, _, unit)| (unit.total_bytes, std::cmp::Reverse(heap.address)))?;
+        let bytes = unit.total_bytes;
         if bytes < NOTEWORTHY || bytes.saturating_mul(2) < busy {
             return None;
         }
         let unread = |it: &&Heap| it.walk.as_ref().is_none_or(|it| !it.complete);
         let some_unread = case.heaps.iter().filter(|it| !it.wow64_native).any(|it| unread(&it));
         let share = percent(bytes, walk.busy_bytes);
-        let mut evidence: Vec<Evidence> = unit.iter().map(|it| row(it)).collect();
+        let mut evidence: Vec<Evidence> = unit.members.iter().map(|it| row(it, walk)).collect();
         evidence.push(Evidence::new(
             "heap",
             format!("{:#010x}, {share:.1} % of its {}", heap.address, units(walk.busy_bytes)),
         ));
-        let blocks = match unit.as_slice() {
-            [one] => format!("{} blocks of {:#x} bytes", one.count, one.size_bytes),
+        let blocks = match unit.members.as_slice() {
+            [one] => format!("{} blocks of {:#x} bytes", one.count, one.what),
             several => format!("blocks of {} sizes that occur equally often", several.len()),
         };
         let mut next_steps = vec!["See the heaps: `oomscope heaps DUMP --stat`".to_owned()];
@@ -89,29 +85,14 @@ impl Check for RepeatedBlockSize {
 }
 
 /// A size as `!heap -stat` prints it.
-fn row(it: &SizeGroup) -> Evidence {
-    let SizeGroup { size_bytes, count, total_bytes, percent, .. } = it;
-    let value = format!("{size_bytes:#x} x {count:#x} = {total_bytes:#x} ({percent:.2} %)");
+fn row(it: &Member<u64>, walk: &HeapWalk) -> Evidence {
+    let Member { what: size, count, total_bytes } = it;
+    let share = percent(*total_bytes, walk.busy_bytes);
+    let value = format!("{size:#x} x {count:#x} = {total_bytes:#x} ({share:.2} %)");
     Evidence::new("size x count", value)
 }
 
-/// Sizes that occur equally often, give or take 15 %, and hold most together. Each has one percent
-/// of the heap or more: among hundreds of small sizes some have that count by chance.
-fn unit(walk: &HeapWalk) -> Option<Vec<&SizeGroup>> {
-    let weighty = |it: &&SizeGroup| {
-        REPEATED <= it.count && walk.busy_bytes <= it.total_bytes.saturating_mul(100)
-    };
-    let first: Vec<&SizeGroup> = walk.sizes.iter().filter(weighty).take(CANDIDATES).collect();
-    let like = |most: &SizeGroup| -> Vec<&SizeGroup> {
-        let near = |it: &&SizeGroup| {
-            it.count <= most.count && most.count.saturating_mul(85) <= it.count.saturating_mul(100)
-        };
-        first.iter().copied().filter(near).collect()
-    };
-    // Fewer sizes first: a unit is not made larger than it must be.
-    first.iter().map(|it| like(it)).max_by_key(|it| (total(it), std::cmp::Reverse(it.len())))
-}
-
-fn total(unit: &[&SizeGroup]) -> u64 {
-    unit.iter().map(|it| it.total_bytes).fold(0, u64::saturating_add)
+/// What of a heap's sizes repeats most, alone or together.
+fn repeated(walk: &HeapWalk) -> Option<LeakUnit<u64>> {
+    allocations::unit(&allocations::sizes_of(walk), walk.busy_bytes)
 }

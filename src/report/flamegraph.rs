@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options};
 
-use super::model::ThreadFilter;
+use super::model::{AllocFilter, ThreadFilter};
 use crate::Analysis;
 use crate::stacks::{Frame, Stack};
 
@@ -68,6 +68,15 @@ pub fn threads(analysis: &Analysis, filter: &ThreadFilter) -> impl Iterator<Item
         thread.is_some_and(|it| filter.passes(it.id, wait)) && !it.frames.is_empty()
     };
     analysis.stacks.iter().filter(passes).map(|it| (line(it.frames.iter().rev().map(label)), 1))
+}
+
+/// The lines of the allocation stacks that pass the filter, as wide as their bytes.
+pub fn allocations(
+    analysis: &Analysis,
+    filter: &AllocFilter,
+) -> impl Iterator<Item = (String, u64)> {
+    let stacks = filter.stacks(analysis).into_iter().filter(|it| !it.0.frames.is_empty());
+    stacks.map(|(it, _, bytes)| (line(it.frames.iter().rev().map(label)), bytes))
 }
 
 /// A frame without its offset, so that calls from one function are one box.

@@ -1,5 +1,6 @@
 //! From an analysis to what people and programs read: text, JSON and HTML.
 
+pub mod blocks;
 pub mod flamegraph;
 pub(crate) mod html;
 mod json;

@@ -4,6 +4,7 @@
 //! format. Addresses are hex strings, sizes are bytes, and a field that is absent could not be
 //! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
 
+mod allocs;
 mod content;
 mod threads;
 
@@ -17,10 +18,11 @@ use super::{ReportOptions, units};
 use crate::Analysis;
 use crate::findings;
 use crate::notes::{Note, Place};
-use crate::owners::{self, BlockKind, BlockState, Usage};
+use crate::owners::{self, Block, BlockState, Usage};
 use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
+pub use allocs::{AllocFilter, AllocationSummary, AllocsBy, LeakUnit, StackDatabase};
 pub(super) use threads::named_registers;
 pub use threads::{LastError, NativeSide, ThreadDetails, WaitObject};
 
@@ -64,6 +66,12 @@ pub struct Model {
     /// Allocation stacks that Windows recorded. Absent when none were looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation_stacks: Option<Vec<AllocationStack>>,
+    /// How many blocks have a recorded stack, and how many have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocations: Option<AllocationSummary>,
+    /// Sizes of which there are equally many, heap by heap, the most bytes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leak_units: Option<Vec<LeakUnit>>,
     /// The managed side; absent without a runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<Managed>,
@@ -508,9 +516,17 @@ pub struct AllocationStack {
     pub count: u64,
     /// All of them.
     pub total_bytes: u64,
-    /// Their sizes.
+    /// Share of the busy bytes of all heaps.
+    pub percent: f64,
+    /// Their sizes, the most bytes first.
     pub sizes: Vec<SizeCount>,
-    /// The calls, innermost first.
+    /// Heaps that they are in, the most bytes first.
+    pub heaps: Vec<String>,
+    /// One of the blocks.
+    pub sample_address: String,
+    /// Where the process recorded the calls.
+    pub record: String,
+    /// The calls, innermost first. Empty where the record is not in the dump.
     pub frames: Vec<Frame>,
 }
 
@@ -760,6 +776,9 @@ pub struct Address {
     /// The block of that heap, where blocks are listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<BlockPlace>,
+    /// The blocks before and behind it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub neighbors: Vec<BlockPlace>,
     /// The managed heap that it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_heap: Option<GcRange>,
@@ -783,6 +802,18 @@ pub struct BlockPlace {
     pub state: String,
     /// `backend`, `lfh`, `virtual`.
     pub kind: String,
+    /// What it holds: `ctl`, `utf16-text`, `object`, ….
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The same in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Where the process recorded who allocated it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// Who allocated it, innermost first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack: Option<Vec<Frame>>,
 }
 
 /// One `VirtualAlloc` or `MapViewOfFile`.
@@ -880,6 +911,9 @@ impl Model {
             memory: it.memory(None),
             heaps: Some(it.heaps(None, SIZES)),
             content: Some(it.content()),
+            allocation_stacks: it.reported_stacks(),
+            allocations: Some(it.allocations()).filter(|it| it.stacks != 0),
+            leak_units: Some(it.leak_units()),
             managed: it.managed(),
             threads: Some(it.threads(None)),
             tables: Some(it.tables()),
@@ -1398,6 +1432,8 @@ impl Writer<'_> {
             let sides = [it.teb, it.native_teb].into_iter().flatten();
             sides.filter_map(|it| it.stack.reserved()).any(|it| it.contains(va))
         });
+        let heaps = it.heaps.iter().filter(|it| part(it).is_some());
+        let (block, neighbors) = heaps.filter_map(|it| self.block(it, va)).next().unzip();
         Address {
             address: self.hex(va),
             captured: process.dump_memory().u8(va).is_some(),
@@ -1405,46 +1441,71 @@ impl Writer<'_> {
             allocation,
             image: process.images.at(va).map(|it| self.image(it, va)),
             heap: it.heaps.iter().find_map(part),
-            block: it
-                .heaps
-                .iter()
-                .filter(|it| part(it).is_some())
-                .find_map(|it| self.block(it, va)),
+            block,
+            neighbors: neighbors.unwrap_or_default(),
             managed_heap: gc.map(|it| self.gc_range(it)),
             stack_of_thread: stack.map(|it| it.id),
         }
     }
 
-    fn block(&self, heap: &owners::Heap, va: Va) -> Option<BlockPlace> {
-        let mut found = None;
-        owners::for_each_block(&self.analysis.process, heap, |it| {
-            let inside = it.header <= va && va < it.header.saturating_add(it.allocated);
+    /// The block at an address, and its neighbors.
+    fn block(&self, heap: &owners::Heap, va: Va) -> Option<(BlockPlace, Vec<BlockPlace>)> {
+        let process = &self.analysis.process;
+        let (mut before, mut found, mut behind) = (None::<Block>, None::<Block>, None::<Block>);
+        owners::for_each_block(process, heap, |it| {
             // A carrier's slots follow it, and say more.
-            if !inside || it.state == BlockState::Carrier {
+            if it.state == BlockState::Carrier {
                 return ControlFlow::Continue(());
             }
-            found = Some(it);
-            ControlFlow::Break(())
+            let end = it.header.saturating_add(it.allocated);
+            if let Some(own) = found {
+                // Blocks of one part come in order; the next part begins elsewhere.
+                let touches = it.header == own.header.saturating_add(own.allocated);
+                behind = touches.then_some(it);
+                return ControlFlow::Break(());
+            }
+            if it.header <= va && va < end {
+                found = Some(it);
+            } else {
+                before = Some(it);
+            }
+            ControlFlow::Continue(())
         });
-        let it = found?;
-        let state = match it.state {
-            BlockState::Busy => "busy",
-            BlockState::Free => "free",
-            BlockState::Internal | BlockState::Carrier => "internal",
+        let own = found?;
+        let before = before.filter(|it| it.header.saturating_add(it.allocated) == own.header);
+        let neighbors = before.iter().chain(&behind).map(|it| self.block_place(it)).collect();
+        let symbols = crate::symbols::Symbols::default();
+        let names = crate::symbols::Names::new(process, &symbols);
+        let busy = own.state == BlockState::Busy;
+        let content = if busy {
+            crate::contents::describe(process, &names, own.user, own.requested)
+        } else {
+            None
         };
-        let kind = match it.kind {
-            BlockKind::Backend => "backend",
-            BlockKind::Lfh => "lfh",
-            BlockKind::Virtual => "virtual",
+        let stack = self.analysis.allocations.of(&own);
+        let place = BlockPlace {
+            content: content.as_ref().map(|it| it.kind.id().to_owned()),
+            text: content.as_ref().map(|it| it.text().raw().to_owned()),
+            record: own.trace.map(|it| self.hex(it)),
+            stack: stack.map(|it| it.frames.iter().map(|it| self.frame(it)).collect()),
+            ..self.block_place(&own)
         };
-        Some(BlockPlace {
+        Some((place, neighbors))
+    }
+
+    fn block_place(&self, it: &Block) -> BlockPlace {
+        BlockPlace {
             header: self.hex(it.header),
             user_address: self.hex(it.user),
             size_bytes: it.requested,
             allocated_bytes: it.allocated,
-            state: state.to_owned(),
-            kind: kind.to_owned(),
-        })
+            state: super::blocks::state_id(it.state).to_owned(),
+            kind: super::blocks::kind_id(it.kind).to_owned(),
+            content: None,
+            text: None,
+            record: None,
+            stack: None,
+        }
     }
 
     fn image(&self, image: &crate::process::Image, va: Va) -> ImagePlace {

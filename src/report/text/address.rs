@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::super::model::{Address, Model};
+use super::super::model::{Address, Frame, Model};
 use super::super::page::Page;
 use super::super::{TextOptions, units};
 use super::list;
@@ -64,6 +64,15 @@ fn address(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
     page.labelled("Bytes", captured)
 }
 
+fn call(it: &Frame) -> String {
+    let module = it.module.as_deref().unwrap_or_default();
+    match &it.function {
+        Some(function) => format!("{module}!{function}+{:#x}", it.offset),
+        None if module.is_empty() => it.address.clone(),
+        None => format!("{module}+{:#x}", it.offset),
+    }
+}
+
 fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
     if let Some(image) = &it.image {
         let name = image.name.clone().unwrap_or_else(|| "an image that no list names".to_owned());
@@ -87,6 +96,26 @@ fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
             block.kind.clone(),
         ];
         page.labelled("Block", &list(words))?;
+        if let Some(text) = &block.text {
+            page.labelled("Holds", text)?;
+        }
+        for it in &it.neighbors {
+            let side = if it.header < block.header { "before" } else { "behind" };
+            let words = [
+                format!("{} block at {}", it.state, it.user_address),
+                format!("{:#x} bytes", it.size_bytes),
+                format!("header {}", it.header),
+            ];
+            page.labelled("", &format!("{side} it: {}", list(words)))?;
+        }
+        if let Some(stack) = &block.stack {
+            page.labelled("Allocated", "by, innermost first:")?;
+            for frame in stack {
+                page.text(10, 4, &call(frame))?;
+            }
+        } else if let Some(record) = &block.record {
+            page.labelled("Allocated", &format!("by calls recorded at {record}, not in the dump"))?;
+        }
     }
     if let Some(gc) = &it.managed_heap {
         let size = units::bytes(gc.size_bytes);

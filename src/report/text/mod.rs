@@ -1,6 +1,7 @@
 //! Reports for people. The answer first, then the tables that support it, then what was not seen.
 
 mod address;
+mod allocs;
 mod content;
 mod explain;
 mod heaps;
@@ -8,7 +9,9 @@ mod map;
 mod report;
 mod threads;
 
+pub use super::blocks::blocks;
 pub use address::addresses;
+pub use allocs::allocs;
 pub use explain::explain;
 pub use heaps::heaps;
 pub use map::map;

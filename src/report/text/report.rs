@@ -8,7 +8,7 @@ use super::super::model::{place, windows_name};
 use super::super::page::{Align, BAD, BOLD, DOUBTFUL, GOOD, Grid, Page};
 use super::super::{ReportOptions, TextOptions, units};
 use super::threads::{cpu_ms, group, thread_name};
-use super::{content, heaps, list, map};
+use super::{allocs, content, heaps, list, map};
 use crate::Analysis;
 use crate::findings::{Confidence, Evidence};
 use crate::owners::{self, Usage};
@@ -16,6 +16,8 @@ use crate::process::Thread;
 use crate::stacks::{Folded, Frame, Wait, deciding_frames, fold};
 use crate::table::for_terminal;
 
+/// Allocation stacks; `oomscope allocs` has all.
+const STACKS: usize = 3;
 /// Heaps in the report's table; `oomscope heaps` has all.
 const HEAPS: usize = 10;
 /// Groups of threads in the report; `oomscope threads` has all.
@@ -56,7 +58,9 @@ pub fn report(
     if let Some(largest) = analysis.heaps.iter().max_by_key(busy).filter(|it| busy(it) != 0) {
         heaps::sizes(&mut page, analysis, largest, SIZES)?;
     }
+    allocs::leak_units(&mut page, analysis)?;
     content::table(&mut page, analysis, CONTENTS)?;
+    allocs::most(&mut page, analysis, STACKS)?;
     managed(&mut page, analysis)?;
     threads_that_matter(&mut page, analysis)?;
     exception(&mut page, analysis)?;
