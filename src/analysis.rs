@@ -10,20 +10,29 @@ use crate::notes::{Note, Notes};
 use crate::owners::{self, Heap, Ledger, ManagedHeap};
 use crate::process::Process;
 use crate::stacks::{self, Stack};
-use crate::symbols::{Names, Symbols};
+use crate::symbols::sources::{Progress, Settings};
+use crate::symbols::{self, ModuleSymbols, Names, Symbols};
 use crate::table::{DumpText, Table};
+
+/// Rounds of fetching symbol files. The second brings what the first uncovered; a third is rare.
+const FETCHES: usize = 3;
 
 /// What an analysis may look at besides the dump.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Breakpad symbol stores, first hit wins.
+    /// Folders with symbols, or symbol paths; first hit wins.
     pub symbol_stores: Vec<PathBuf>,
+    /// Where else symbols come from, and how.
+    pub symbols: Settings,
 }
 
 /// Hears what an analysis is doing, to show progress.
 pub trait Observer {
     /// A step begins: "reading streams", "walking stacks".
     fn step(&self, what: &'static str);
+
+    /// How far the fetching of symbol files is, while that goes on.
+    fn fetching(&self, _: Progress) {}
 }
 
 /// An observer that says nothing.
@@ -55,6 +64,8 @@ pub struct Analysis {
     pub tables: Vec<Table>,
     /// Call stacks.
     pub stacks: Vec<Stack>,
+    /// Modules that names are wanted of, in address order, and whether there are symbols.
+    pub symbols: Vec<ModuleSymbols>,
     /// Who allocated.
     pub allocations: Allocations,
     /// What busy blocks hold.
@@ -99,8 +110,9 @@ impl Analysis {
         observer.step("reading streams");
         let process = Process::read(dump, &mut notes)?;
         observer.step("asking owners");
-        let symbols = Symbols { stores: options.symbol_stores.clone() };
-        let names = Names::new(&process, &symbols);
+        let symbols =
+            Symbols { stores: options.symbol_stores.clone(), settings: options.symbols.clone() };
+        let mut names = Names::new(&process, &symbols);
         // Owners read memory, stacks read memory and symbol files: neither waits for the other.
         let mut stack_notes = Notes::default();
         let (accounts, stacks) = rayon::join(
@@ -112,11 +124,25 @@ impl Analysis {
         );
         let (accounts, owner_notes) = accounts;
         notes.merge(owner_notes);
-        notes.merge(stack_notes);
-        let stacks = stacks.unwrap_or_else(|| {
-            notes.add(Note::InternalError, "stacks");
+        let mut stacks = stacks.unwrap_or_else(|| {
+            stack_notes.add(Note::InternalError, "stacks");
             Vec::new()
         });
+        // Which files are wanted is known when the stacks are, and better symbols lead to frames
+        // in other modules.
+        for _ in 0..FETCHES {
+            stacks.iter().flat_map(|it| &it.frames).for_each(|it| names.want(it.address));
+            if !names.fetch(|it| observer.fetching(it)) {
+                break;
+            }
+            observer.step("walking stacks with the symbols that came");
+            let mut own = Notes::default();
+            if let Some(again) = crate::guarded(|| stacks::walk_named(&process, &names, &mut own)) {
+                (stacks, stack_notes) = (again, own);
+            }
+        }
+        stacks.iter().flat_map(|it| &it.frames).for_each(|it| names.want(it.address));
+        notes.merge(stack_notes);
         observer.step("settling the map");
         let ledger = Ledger::settle(&process, &accounts, &mut notes);
         let (mut heaps, mut managed, mut tables) = (Vec::new(), Vec::new(), Vec::new());
@@ -147,6 +173,8 @@ impl Analysis {
             notes.add(Note::InternalError, "contents");
             Contents::default()
         });
+        let modules = names.modules();
+        symbols::note(&modules, &mut notes);
         observer.step("drawing conclusions");
         let fitness = findings::fitness(&process, &mut notes);
         let case = Case {
@@ -170,6 +198,7 @@ impl Analysis {
             managed,
             tables,
             stacks,
+            symbols: modules,
             allocations,
             contents,
             fitness,

@@ -184,7 +184,7 @@ fn each_dump(
     output: &mut Output,
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
-    let options = Options { symbol_stores: symbol_stores(global) };
+    let options = Options { symbol_stores: symbol_stores(global), ..Options::default() };
     let several = 1 < dumps.len();
     let layout = output.layout();
     let (mut failed, mut matched, mut written) = (false, false, 0);

@@ -73,7 +73,7 @@ fn assert_same(differences: Vec<String>) {
 
 fn stores(folders: &[PathBuf]) -> Options {
     let all = folders.iter().map(|it| it.join("symbols"));
-    Options { symbol_stores: all.filter(|it| it.is_dir()).collect() }
+    Options { symbol_stores: all.filter(|it| it.is_dir()).collect(), ..Options::default() }
 }
 
 fn json(model: &Model) -> String {

@@ -11,7 +11,7 @@ const SHOWN: usize = 42;
 #[test]
 fn the_session_in_the_readme_is_what_the_program_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let options = Options { symbol_stores: vec![root.join("symbols")] };
+    let options = Options { symbol_stores: vec![root.join("symbols")], ..Options::default() };
     let analysis = Analysis::of(&root.join("samples/ceiling-x86.dmp"), &options, &Quiet).unwrap();
     let (mut report, layout) = (Vec::new(), TextOptions { width: 80, color: false });
     text::report(&mut report, &analysis, &ReportOptions::default(), layout).unwrap();
