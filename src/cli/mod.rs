@@ -4,6 +4,7 @@ mod args;
 mod output;
 mod panics;
 mod progress;
+mod symbols;
 mod values;
 
 use std::ffi::OsString;
@@ -97,6 +98,7 @@ impl Render for Command {
             Command::Heaps(args) => text::heaps(out, it, &args.filter(), layout),
             Command::Threads(args) => text::threads(out, it, &args.filter(), layout),
             Command::Address(args) => text::addresses(out, it, &args.addresses, layout),
+            Command::Symbols(args) => text::symbols(out, it, &args.filter(), layout),
             Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
         }
     }
@@ -108,6 +110,7 @@ impl Render for Command {
             Command::Heaps(args) => Model::heaps(it, &args.filter()),
             Command::Threads(args) => Model::threads(it, &args.filter()),
             Command::Address(args) => Model::addresses(it, &args.addresses),
+            Command::Symbols(args) => Model::symbols(it, &args.filter()),
             Command::Explain(args) => Model::explanations(args.id.as_deref()),
         }
     }
@@ -120,7 +123,7 @@ impl args::ReportArgs {
 }
 
 fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
-    if let Some(store) = global.symbols.iter().find(|it| !it.is_dir()) {
+    if let Some(store) = symbols::nowhere(global) {
         let store = shown(store);
         stderr.write(&format!(
             "error: no symbol store at `{store}`\n  it is not a folder\n\
@@ -142,6 +145,9 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
     let mut output = Output::new(global);
     let code = match command {
         Command::Explain(_) => explain(global, command, &mut output),
+        Command::Symbols(args) if args.dump.is_none() => {
+            symbols::without_dump(global, args, &mut output, stderr)
+        }
         _ => each_dump(global, command, dumps, &mut output, stderr),
     };
     let (code, ended) = match code {
@@ -184,14 +190,27 @@ fn each_dump(
     output: &mut Output,
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
-    let options = Options { symbol_stores: symbol_stores(global), ..Options::default() };
+    let options = Options {
+        symbol_stores: symbols::stores(global),
+        symbols: symbols::settings(global, command),
+    };
+    if let Command::Symbols(args) = command
+        && let Err(hint) = symbols::can_fetch(args, &options)
+    {
+        stderr.write(&hint);
+        return Ok((USAGE, 0));
+    }
     let several = 1 < dumps.len();
     let layout = output.layout();
     let (mut failed, mut matched, mut written) = (false, false, 0);
     for path in dumps {
         let progress = Progress::start(global, &shown(path));
         let analyzed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            Analysis::of(path, &options, &progress)
+            let analysis = Analysis::of(path, &options, &progress)?;
+            if let Command::Symbols(args) = command {
+                symbols::images(args, &options, &analysis, &progress);
+            }
+            Ok(analysis)
         }));
         progress.end();
         let analysis = match analyzed {
@@ -252,16 +271,6 @@ fn has(analysis: &Analysis, id: &str) -> bool {
     analysis.findings.iter().any(|it| it.id == id)
         || analysis.verdict.limit == id
         || analysis.verdict.cause == Some(id)
-}
-
-/// The stores that were named, then `symbols/` beside the program and in the working directory.
-fn symbol_stores(global: &Global) -> Vec<PathBuf> {
-    let mut stores = global.symbols.clone();
-    let program = std::env::current_exe().ok();
-    let beside = program.as_deref().and_then(Path::parent).map(|it| it.join("symbols"));
-    let default = beside.into_iter().chain([PathBuf::from("symbols")]);
-    stores.extend(default.filter(|it| it.is_dir()));
-    stores
 }
 
 /// A path for a terminal: file names may hold anything.

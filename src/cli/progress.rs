@@ -6,6 +6,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::Global;
 use crate::Observer;
+use crate::report::units;
+use crate::symbols::sources::Progress as Fetching;
 
 /// How often the spinner turns; the first time right away.
 const TICK: Duration = Duration::from_millis(100);
@@ -41,6 +43,13 @@ impl Progress {
 
 impl Observer for Progress {
     fn step(&self, what: &'static str) {
+        self.bar.set_message(what);
+        self.bar.tick();
+    }
+
+    fn fetching(&self, it: Fetching) {
+        let size = units::bytes(it.bytes);
+        let what = format!("fetching symbols, {} of {} files, {size}", it.done, it.total);
         self.bar.set_message(what);
         self.bar.tick();
     }

@@ -98,7 +98,7 @@ impl Names<'_> {
         keys.sort();
         // A module that is loaded twice is fetched once.
         keys.dedup();
-        let fetched = self.sources.fetch(&keys, &[], None, progress);
+        let fetched = self.sources.fetch(&keys, &[], progress);
         let mut any = false;
         for (idx, key) in asked {
             let outcome = fetched.iter().find(|it| it.key == key).map(|it| it.outcome.clone());

@@ -4,6 +4,8 @@
 //! format. Addresses are hex strings, sizes are bytes, and a field that is absent could not be
 //! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
 
+mod symbols;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -18,6 +20,8 @@ use crate::owners::{self, BlockKind, BlockState, Usage};
 use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
+pub use symbols::{FetchedSymbol, Symbol, SymbolCache, SymbolFilter};
+pub(in crate::report) use symbols::{outcome, why, why_not};
 
 /// Sizes of a heap in a report, as many as `!heap -stat` prints.
 const SIZES: usize = 20;
@@ -71,6 +75,15 @@ pub struct Model {
     /// What is known about addresses that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Vec<Address>>,
+    /// Modules on stacks and their symbols.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<Vec<Symbol>>,
+    /// What came of fetching symbol files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetched_symbols: Option<Vec<FetchedSymbol>>,
+    /// The cache of downloads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbol_cache: Option<SymbolCache>,
     /// What findings mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explanations: Option<Vec<Explanation>>,

@@ -5,6 +5,7 @@ mod explain;
 mod heaps;
 mod map;
 mod report;
+mod symbols;
 mod threads;
 
 pub use address::addresses;
@@ -12,6 +13,7 @@ pub use explain::explain;
 pub use heaps::heaps;
 pub use map::map;
 pub use report::report;
+pub use symbols::{fetched, symbol_cache, symbols};
 pub use threads::threads;
 
 use crate::dump;

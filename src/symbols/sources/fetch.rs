@@ -38,6 +38,8 @@ pub struct Progress {
 pub enum Outcome {
     /// It is in a folder now.
     Fetched(PathBuf),
+    /// It was there before.
+    There,
     /// No server has it.
     Absent,
     /// A server sent something else, and what.
@@ -63,13 +65,11 @@ pub(super) type Indexes = Mutex<HashMap<Server, Arc<OnceLock<bool>>>>;
 impl Sources {
     /// Fetches files from servers, several at a time, and says what came of each, in their order.
     ///
-    /// `to` is the store that keeps them, instead of those that the symbol paths name.
     /// `addresses` are asked last, for the file of the same index.
     pub fn fetch(
         &self,
         keys: &[Key],
         addresses: &[Vec<String>],
-        to: Option<&Path>,
         mut progress: impl FnMut(Progress),
     ) -> Vec<Fetched> {
         let (client, next) = (self.client(), AtomicUsize::new(0));
@@ -83,7 +83,7 @@ impl Sources {
                         let idx = next.fetch_add(1, Ordering::Relaxed);
                         let Some(key) = keys.get(idx) else { break };
                         let addresses = addresses.get(idx).map(Vec::as_slice).unwrap_or_default();
-                        let outcome = crate::guarded(|| self.fetch_one(key, addresses, to));
+                        let outcome = crate::guarded(|| self.fetch_one(key, addresses));
                         let outcome = outcome
                             .unwrap_or_else(|| Outcome::Failed("an internal error".to_owned()));
                         tracing::debug!(name = key.name(), id = key.id(), ?outcome, "fetched");
@@ -117,22 +117,24 @@ impl Sources {
             .collect()
     }
 
-    fn fetch_one(&self, key: &Key, addresses: &[String], to: Option<&Path>) -> Outcome {
+    fn fetch_one(&self, key: &Key, addresses: &[String]) -> Outcome {
         let mut sum = Sum::default();
         for (server, keep) in self.servers() {
-            let Some(store) = to.map(Path::to_owned).or(keep) else {
+            let Some(store) = keep else {
                 sum.failed.get_or_insert_with(|| "there is no cache to keep it in".to_owned());
                 continue;
             };
-            if let Some(path) = self.from_server(server, key, &store, &mut sum) {
+            if let Some(path) = self.ask_server(server, key, &store, &mut sum) {
                 return Outcome::Fetched(path);
             }
         }
         for address in addresses {
             let server = Server::new(address, Layout::Microsoft);
-            let (Some(server), Some(store)) = (server, to) else { continue };
+            let (Some(server), Some(store)) = (server, self.settings.keep.as_deref()) else {
+                continue;
+            };
             if let Some(path) =
-                self.from_address(&server, address, Form::Plain, key, store, &mut sum)
+                self.ask_address(&server, address, Form::Plain, key, store, &mut sum)
             {
                 return Outcome::Fetched(path);
             }
@@ -140,7 +142,7 @@ impl Sources {
         sum.outcome()
     }
 
-    fn from_server(
+    fn ask_server(
         &self,
         server: &Server,
         key: &Key,
@@ -153,7 +155,7 @@ impl Sources {
         all.extend(url::candidates(server, key, false));
         for (address, form) in all {
             // A place to look last, once the file itself is known not to be there.
-            if let Some(path) = self.from_address(server, &address, form, key, store, sum) {
+            if let Some(path) = self.ask_address(server, &address, form, key, store, sum) {
                 return Some(path);
             }
         }
@@ -194,7 +196,7 @@ impl Sources {
         Some(answer)
     }
 
-    fn from_address(
+    fn ask_address(
         &self,
         server: &Server,
         address: &str,
@@ -232,7 +234,7 @@ impl Sources {
                 sum.failed.get_or_insert(why);
                 return None;
             }
-            return self.from_address(server, to, Form::Plain, key, store, sum);
+            return self.ask_address(server, to, Form::Plain, key, store, sum);
         }
         match self.kept(file, key, store) {
             Ok(path) => Some(path),
@@ -268,10 +270,11 @@ impl Sources {
         Ok(path)
     }
 
-    /// Whether a store has a file, in any of its forms.
-    pub fn is_in(&self, store: &Path, key: &Key) -> bool {
-        let expand = folder::Expand { store: Some(store), limit: self.settings.largest };
-        folder::look(store, key, false, expand, &mut Vec::new()).is_some()
+    /// Whether the store that keeps what is fetched has the file.
+    pub fn is_kept(&self, key: &Key) -> bool {
+        let expand = folder::Expand { store: None, limit: self.settings.largest };
+        let look = |it| folder::look(it, key, false, expand, &mut Vec::new()).is_some();
+        self.settings.keep.as_deref().is_some_and(look)
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Settings {
     pub allow_mismatched: bool,
     /// Asks servers also for what they said not long ago that they do not have.
     pub ask_again: bool,
+    /// The store that keeps what is fetched, instead of those that paths name. Searched first.
+    pub keep: Option<PathBuf>,
     /// The program's own cache. Without one, files are only kept where a path says so.
     pub cache: Option<PathBuf>,
     /// How long servers may take.
@@ -70,6 +72,7 @@ impl Default for Settings {
             offline: false,
             allow_mismatched: false,
             ask_again: false,
+            keep: None,
             cache: None,
             patience: Patience::default(),
             largest: LARGEST,
@@ -105,7 +108,7 @@ impl Sources {
     /// The stores, which may also be symbol paths, then the paths of the settings, then the
     /// program's own cache.
     pub fn new(stores: &[PathBuf], settings: &Settings) -> Self {
-        let mut list = Vec::new();
+        let mut list: Vec<Source> = settings.keep.iter().cloned().map(Source::Folder).collect();
         for it in stores {
             match it.to_str().filter(|it| path::is_symbol_path(it)) {
                 Some(path) => list.extend(path::parse(path, Layout::Either)),
@@ -195,6 +198,7 @@ impl Sources {
                 Source::Folder(_) => &[],
             };
             let keep = tiers.first().and_then(|it| self.folder(it));
+            let keep = self.settings.keep.clone().or(keep);
             tiers.iter().filter_map(move |it| match it {
                 Tier::Server(server) => Some((server, keep.clone())),
                 Tier::Folder(_) | Tier::Own => None,
@@ -205,6 +209,11 @@ impl Sources {
     /// Whether there is a server that may be asked.
     pub fn may_fetch(&self) -> bool {
         !self.settings.offline && self.servers().next().is_some()
+    }
+
+    /// Whether a folder has the file.
+    pub fn has(&self, key: &Key) -> bool {
+        matches!(self.look(key), Local::Right(_))
     }
 
     /// Where a file can be had: on the servers that are named, or on Microsoft's, which has what
