@@ -20,4 +20,5 @@ mod readme;
 mod registered;
 mod samples;
 mod stacks;
+mod symbol_server;
 mod verdicts;
