@@ -31,8 +31,8 @@ pub struct Symbol {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Where the symbols can be had, of modules without them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub urls: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub urls: Option<Vec<String>>,
 }
 
 /// What came of fetching a file.
@@ -127,7 +127,7 @@ fn symbol(it: &ModuleSymbols) -> Symbol {
         pdb_id: it.pdb_key.as_ref().map(|it| it.id()),
         state: it.state.id().to_owned(),
         why: why(&it.state),
-        urls: if it.state.is_missing() { it.urls.clone() } else { Vec::new() },
+        urls: it.state.is_missing().then(|| it.urls.clone()),
     }
 }
 

@@ -169,7 +169,7 @@ fn a_two_tier_server_is_one_by_its_index() {
 
 #[test]
 fn breakpad_and_debuginfod_servers() {
-    let sym = format!("MODULE windows x86 {} app.pdb\nPUBLIC 10 0 f\n", key("").id());
+    let sym = format!("MODULE windows x86 {} app.pdb\nPUBLIC 10 0 f\n", key("app.pdb").id());
     let build_id = "11".repeat(16);
     let server = Server::of(HashMap::from([
         (format!("/b/{}/app.sym", place(&key("app.pdb"))), sym.clone().into_bytes()),
