@@ -85,8 +85,8 @@ impl Names<'_> {
             let Some(entry) = self.entries.get(idx) else { continue };
             let key = entry.image.pdb.as_ref().and_then(Key::of_pdb);
             // A file of another build in a folder does not keep a server from having the right one.
-            let right = matches!(self.symbols(entry), Found::Symbols(_))
-                && entry.mismatched.get().is_none();
+            let found = !matches!(self.symbols(entry), Found::Missing | Found::Unusable(_));
+            let right = found && entry.mismatched.get().is_none();
             if let (None, false, Some(key)) = (&entry.fetched, right, key) {
                 asked.push((idx, key));
             }

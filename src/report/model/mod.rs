@@ -75,7 +75,7 @@ pub struct Model {
     /// What is known about addresses that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Vec<Address>>,
-    /// Modules on stacks and their symbols.
+    /// Modules on stacks and their symbols; in a report, when some are those of another build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symbols: Option<Vec<Symbol>>,
     /// What came of fetching symbol files.
@@ -850,6 +850,7 @@ impl Model {
             managed: it.managed(),
             threads: Some(it.threads()),
             tables: Some(it.tables()),
+            symbols: symbols::doubtful(analysis),
             not_visible: Some(it.not_visible()),
             ..Self::default()
         }
@@ -882,7 +883,12 @@ impl Model {
             let waits = it.wait.as_ref().map(|it| it.kind.as_str());
             filter.passes(it.id, waits)
         });
-        Self { schema_version: SCHEMA_VERSION, threads: Some(threads), ..Self::default() }
+        Self {
+            schema_version: SCHEMA_VERSION,
+            threads: Some(threads),
+            symbols: symbols::doubtful(analysis),
+            ..Self::default()
+        }
     }
 
     /// What is known about addresses.

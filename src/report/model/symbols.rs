@@ -119,6 +119,13 @@ impl Model {
     }
 }
 
+/// The modules whose names are those of another build, if there are any.
+pub(super) fn doubtful(analysis: &Analysis) -> Option<Vec<Symbol>> {
+    let all = analysis.symbols.iter().filter(|it| it.state == SymbolState::Mismatched);
+    let all: Vec<Symbol> = all.map(symbol).collect();
+    (!all.is_empty()).then_some(all)
+}
+
 fn symbol(it: &ModuleSymbols) -> Symbol {
     Symbol {
         module: present(&it.module),

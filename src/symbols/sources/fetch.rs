@@ -73,6 +73,7 @@ impl Sources {
         mut progress: impl FnMut(Progress),
     ) -> Vec<Fetched> {
         let (client, next) = (self.client(), AtomicUsize::new(0));
+        self.servers().filter_map(|(_, keep)| keep).for_each(|it| own::sweep(&it));
         let (sender, receiver) = mpsc::channel();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; keys.len()];
         std::thread::scope(|scope| {

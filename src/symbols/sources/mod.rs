@@ -110,7 +110,8 @@ impl Sources {
     pub fn new(stores: &[PathBuf], settings: &Settings) -> Self {
         let mut list: Vec<Source> = settings.keep.iter().cloned().map(Source::Folder).collect();
         for it in stores {
-            match it.to_str().filter(|it| path::is_symbol_path(it)) {
+            // A folder's name may hold a semicolon.
+            match it.to_str().filter(|text| path::is_symbol_path(text) && !it.is_dir()) {
                 Some(path) => list.extend(path::parse(path, Layout::Either)),
                 None => list.push(Source::Folder(it.clone())),
             }

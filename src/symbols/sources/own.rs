@@ -154,10 +154,32 @@ fn usage(folder: &Path, depth: usize) -> Usage {
     sum
 }
 
+/// What unfinished files are called.
+const UNFINISHED: (&str, &str) = (".oomscope-", ".part");
+/// An unfinished file that nobody wrote to for so long has nobody who will finish it.
+const LEFT_BEHIND: Duration = Duration::from_secs(24 * 3600);
+
 /// A file that has no name yet, in the folder where it will get one.
 pub(super) fn unfinished(folder: &Path) -> io::Result<NamedTempFile> {
     fs::create_dir_all(folder)?;
-    tempfile::Builder::new().prefix(".oomscope-").suffix(".part").tempfile_in(folder)
+    tempfile::Builder::new().prefix(UNFINISHED.0).suffix(UNFINISHED.1).tempfile_in(folder)
+}
+
+/// Removes unfinished files of processes that were ended in the middle of a download.
+pub(super) fn sweep(folder: &Path) {
+    let now = SystemTime::now();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|it| it.starts_with(UNFINISHED.0) && it.ends_with(UNFINISHED.1));
+        let modified = entry.metadata().and_then(|it| it.modified());
+        let old = modified.is_ok_and(|it| now.duration_since(it).is_ok_and(|it| LEFT_BEHIND < it));
+        if ours && old {
+            // Who cannot remove it has no worse a cache than before.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Gives a whole file its name. Another process may have done the same at the same time.
@@ -194,6 +216,21 @@ mod tests {
         assert_eq!(own.usage(), (Usage::default(), Usage { files: 1, bytes: 0 }));
         own.clean().unwrap();
         assert!(!own.is_absent(url));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_after_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = |name: &str, age: u64| {
+            let path = folder.path().join(name);
+            let file = fs::File::create(&path).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            path
+        };
+        let old = part(".oomscope-a.part", 100_000);
+        let kept = [part(".oomscope-b.part", 60), part("mine.part", 100_000)];
+        sweep(folder.path());
+        assert!(!old.exists() && kept.iter().all(|it| it.exists()));
     }
 
     #[test]

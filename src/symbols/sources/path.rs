@@ -88,7 +88,7 @@ pub(crate) fn parse(path: &str, bare: Layout) -> Vec<Source> {
 
 /// Whether an entry has to be parsed, as opposed to being a folder's name.
 pub(crate) fn is_symbol_path(text: &str) -> bool {
-    is_url(text) || text.contains('*')
+    is_url(text) || text.contains(['*', ';'])
 }
 
 fn is_url(text: &str) -> bool {

@@ -254,9 +254,16 @@ fn symbols_of_another_build_are_marked_where_they_are_allowed() {
     let allowed = report(&["--format", "json", "--allow-mismatched"]).json();
     assert_eq!(note(&allowed, "symbols-mismatched").unwrap()["first"], "ntdll.dll");
     assert!(note(&allowed, "symbols-unreadable").is_none());
+    assert_eq!(allowed["symbols"][0]["module"], "ntdll.dll");
+    assert_eq!(allowed["symbols"][0]["state"], "mismatched");
+    assert_eq!(refused["symbols"], Value::Null);
     assert!(frames_with_functions(&refused) <= frames_with_functions(&allowed));
     let text = report(&["--allow-mismatched"]).out;
     assert!(text.contains("symbols of another build"), "{text}");
+    let mut command = oomscope(folder.path());
+    command.args(["threads", &sample(), "--symbols", "flat", "--allow-mismatched"]);
+    let text = run(&mut command).out;
+    assert!(text.contains("of another build: ntdll.dll"), "{text}");
     let mut command = oomscope(folder.path());
     command.args(["symbols", &sample(), "--symbols", "flat", "--allow-mismatched"]);
     assert!(run(&mut command).out.contains("of another build"));
