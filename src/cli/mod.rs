@@ -231,6 +231,9 @@ fn each_dump(
                 continue;
             }
         };
+        if let Command::Symbols(args) = command {
+            failed |= symbols::fetch_failed(args, &analysis);
+        }
         matched |= global.fail_on.iter().any(|id| has(&analysis, id));
         let out = output.writer()?;
         match global.format {

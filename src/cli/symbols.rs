@@ -12,6 +12,7 @@ use crate::report::{self, Model, text};
 use crate::symbols::sources::{
     self, Fetched, Key, MICROSOFT, Manifest, Outcome, Settings, Sources,
 };
+use crate::symbols::{ModuleSymbols, SymbolState};
 use crate::{Analysis, Observer, Options};
 
 /// A manifest of all modules of a large process has a few hundred kilobytes.
@@ -110,6 +111,15 @@ pub(super) fn images(
     let missing = |it: &Key| !sources.has(it);
     let keys: Vec<Key> = keys.into_iter().filter(missing).collect();
     sources.fetch(&keys, &[], |it| progress.fetching(it));
+}
+
+/// Whether symbols that were to be fetched could not be, for another reason than that nobody has
+/// them.
+pub(super) fn fetch_failed(args: &SymbolArgs, analysis: &Analysis) -> bool {
+    let failed = |it: &ModuleSymbols| {
+        matches!(it.state, SymbolState::ServerDown(_) | SymbolState::Unusable(_))
+    };
+    matches!(args.action, Some(SymbolAction::Fetch { .. })) && analysis.symbols.iter().any(failed)
 }
 
 /// `oomscope symbols cache`, and `oomscope symbols fetch --manifest`.

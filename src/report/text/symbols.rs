@@ -85,11 +85,11 @@ fn is_there(state: &SymbolState) -> bool {
 fn in_words(state: &SymbolState) -> &'static str {
     match state {
         SymbolState::Present => "there",
-        SymbolState::Mismatched => "of another build",
-        SymbolState::Unusable(_) => "not usable",
+        SymbolState::Mismatched => "other build",
+        SymbolState::Unusable(_) => "unusable",
         SymbolState::Missing => "missing",
-        SymbolState::ServerDown(_) => "server down",
-        SymbolState::NoIdentity => "no PDB is named",
+        SymbolState::ServerDown(_) => "down",
+        SymbolState::NoIdentity => "no PDB",
     }
 }
 

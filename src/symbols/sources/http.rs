@@ -376,6 +376,13 @@ fn read_trouble(error: &io::Error) -> Trouble {
             | io::ErrorKind::AddrNotAvailable,
             _,
         ) => Trouble::Heavy("cannot be reached".to_owned()),
+        // Both arrive as errors of no kind of their own, so their words have to do.
+        _ if error.to_string().starts_with("failed to lookup address") => {
+            Trouble::Heavy("has no address".to_owned())
+        }
+        _ if error.to_string().contains("certificate") => {
+            Trouble::Hopeless("its certificate was not accepted".to_owned())
+        }
         // rustls reports what it does not like as invalid data.
         (io::ErrorKind::InvalidData, _) => Trouble::Light("answered nonsense".to_owned(), None),
         _ => Trouble::Light("broke off".to_owned(), None),
