@@ -273,8 +273,8 @@ impl Sources {
 
     /// Whether the store that keeps what is fetched has the file.
     pub fn is_kept(&self, key: &Key) -> bool {
-        let expand = folder::Expand { store: None, limit: self.settings.largest };
-        let look = |it| folder::look(it, key, false, expand, &mut Vec::new()).is_some();
+        let search = self.search(None);
+        let look = |it| folder::look(it, key, false, search, &mut Vec::new()).is_some();
         self.settings.keep.as_deref().is_some_and(look)
     }
 }

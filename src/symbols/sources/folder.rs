@@ -10,9 +10,11 @@
 //! <https://learn.microsoft.com/windows-hardware/drivers/debugger/using-a-symbol-store>,
 //! <https://learn.microsoft.com/windows/win32/debug/symbol-paths>.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use super::build::{self, Build};
 use super::key::Key;
@@ -39,11 +41,62 @@ pub(super) struct Refused {
     pub(super) why: String,
 }
 
-/// Where cabinets are expanded to, and up to which size.
+/// How folders are searched.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Expand<'a> {
+pub(super) struct Search<'a> {
+    /// Where cabinets are expanded to.
     pub(super) store: Option<&'a Path>,
+    /// Up to which size.
     pub(super) limit: u64,
+    /// What is known of folders.
+    pub(super) listings: &'a Listings,
+}
+
+/// Names in folders, each read once: a store of thousands of files is asked for hundreds.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    folders: Mutex<HashMap<PathBuf, Arc<Names>>>,
+}
+
+/// Names as they are, by the same in lower case.
+type Names = HashMap<String, String>;
+
+impl Listings {
+    /// `folder/name`, or the entry of `folder` that differs from it in case only: stores are made
+    /// on Windows and read on Linux, and a module list writes `KERNELBASE` where the PDB is
+    /// `kernelbase`.
+    ///
+    /// What appears later is found by its exact name.
+    fn step(&self, folder: &Path, name: &str) -> Option<PathBuf> {
+        let exact = folder.join(name);
+        if exact.exists() {
+            return Some(exact);
+        }
+        let names = {
+            let mut folders = match self.folders.lock() {
+                Ok(folders) => folders,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+            match folders.get(folder) {
+                Some(names) => Arc::clone(names),
+                None => {
+                    let names = Arc::new(listed(folder));
+                    folders.insert(folder.to_owned(), Arc::clone(&names));
+                    names
+                }
+            }
+        };
+        names.get(&name.to_ascii_lowercase()).map(|it| folder.join(it))
+    }
+}
+
+fn listed(folder: &Path) -> Names {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|it| it.file_name().into_string().ok()).collect();
+    // The first in the alphabet wins, so that the same store gives the same names every time.
+    names.sort_by(|a, b| b.cmp(a));
+    names.into_iter().map(|it| (it.to_ascii_lowercase(), it)).collect()
 }
 
 /// Looks in a folder; with `plain`, for files that lie beside each other, too.
@@ -51,23 +104,23 @@ pub(super) fn look(
     root: &Path,
     key: &Key,
     plain: bool,
-    expand: Expand<'_>,
+    search: Search<'_>,
     refused: &mut Vec<Refused>,
 ) -> Option<File> {
-    for folder in folders(root, key) {
-        if let Some(found) = in_store(root, &folder, key, expand, refused) {
+    for folder in folders(root, key, search.listings) {
+        if let Some(found) = in_store(root, &folder, key, search, refused) {
             return Some(found);
         }
     }
     if !plain {
         return None;
     }
-    let kinds = BY_KIND
-        .iter()
-        .filter_map(|it| it.split('/').try_fold(root.to_owned(), |it, part| step(&it, part)));
+    let kinds = BY_KIND.iter().filter_map(|it| {
+        it.split('/').try_fold(root.to_owned(), |it, part| search.listings.step(&it, part))
+    });
     for folder in std::iter::once(root.to_owned()).chain(kinds) {
         for name in key.sym().iter().map(String::as_str).chain([key.name()]) {
-            if let Some(path) = step(&folder, name).filter(|it| it.is_file())
+            if let Some(path) = search.listings.step(&folder, name).filter(|it| it.is_file())
                 && let Some(found) = checked(path, key, refused)
             {
                 return Some(found);
@@ -78,10 +131,11 @@ pub(super) fn look(
 }
 
 /// The folders of a store that a file may stand in.
-fn folders(root: &Path, key: &Key) -> Vec<PathBuf> {
+fn folders(root: &Path, key: &Key, listings: &Listings) -> Vec<PathBuf> {
     let id = key.id();
-    let down = |from: &Path| step(from, key.name()).and_then(|it| step(&it, &id));
-    let tiered = root.join("index2.txt").is_file().then(|| step(root, &key.tier())).flatten();
+    let down = |from: &Path| listings.step(from, key.name()).and_then(|it| listings.step(&it, &id));
+    let tiered =
+        root.join("index2.txt").is_file().then(|| listings.step(root, &key.tier())).flatten();
     tiered.and_then(|it| down(&it)).into_iter().chain(down(root)).collect()
 }
 
@@ -96,17 +150,17 @@ fn in_store(
     root: &Path,
     folder: &Path,
     key: &Key,
-    expand: Expand<'_>,
+    search: Search<'_>,
     refused: &mut Vec<Refused>,
 ) -> Option<File> {
-    let there = |name: &str| step(folder, name).filter(|it| it.is_file());
+    let there = |name: &str| search.listings.step(folder, name).filter(|it| it.is_file());
     for name in key.sym().iter().map(String::as_str).chain([key.name()]) {
         if let Some(found) = there(name).and_then(|it| checked(it, key, refused)) {
             return Some(found);
         }
     }
     if let Some(packed) = there(&key.compressed())
-        && let Some(found) = expanded(&packed, key, expand, refused)
+        && let Some(found) = expanded(&packed, key, search, refused)
     {
         return Some(found);
     }
@@ -118,17 +172,17 @@ fn in_store(
 fn expanded(
     packed: &Path,
     key: &Key,
-    expand: Expand<'_>,
+    search: Search<'_>,
     refused: &mut Vec<Refused>,
 ) -> Option<File> {
-    let whole = match expand.store {
+    let whole = match search.store {
         Some(store) => {
             let folder = destination(store, key);
             let path = folder.join(key.name());
             if path.is_file() {
                 return checked(path, key, refused);
             }
-            cabinet::expand(packed, &folder, expand.limit)
+            cabinet::expand(packed, &folder, search.limit)
                 .and_then(|it| own::finish(it, &path))
                 .map(|()| path)
         }
@@ -203,22 +257,6 @@ pub(super) fn kept_name(key: &Key, form: Form) -> String {
     }
 }
 
-/// `folder/name`, or the entry of `folder` that differs from it in case only: stores are made on
-/// Windows and read on Linux, and a module list writes `KERNELBASE` where the PDB is `kernelbase`.
-fn step(folder: &Path, name: &str) -> Option<PathBuf> {
-    let exact = folder.join(name);
-    if exact.exists() {
-        return Some(exact);
-    }
-    let same =
-        |it: &fs::DirEntry| it.file_name().to_str().is_some_and(|it| it.eq_ignore_ascii_case(name));
-    // Sorted, so that the same store gives the same names every time.
-    let mut hits: Vec<PathBuf> =
-        fs::read_dir(folder).ok()?.flatten().filter(same).map(|it| it.path()).collect();
-    hits.sort();
-    hits.into_iter().next()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::key::Identity;
@@ -240,8 +278,9 @@ mod tests {
 
     fn found(root: &Path, plain: bool) -> (Option<PathBuf>, Vec<String>) {
         let mut refused = Vec::new();
-        let expand = Expand { store: None, limit: 1 << 20 };
-        let found = look(root, &key(), plain, expand, &mut refused);
+        let listings = Listings::default();
+        let search = Search { store: None, limit: 1 << 20, listings: &listings };
+        let found = look(root, &key(), plain, search, &mut refused);
         (found.map(|it| it.path), refused.into_iter().map(|it| it.why).collect())
     }
 

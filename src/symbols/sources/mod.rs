@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use self::fetch::Indexes;
-use self::folder::{Expand, Refused};
+use self::folder::{Listings, Refused, Search};
 use self::http::Client;
 use self::own::Own;
 use self::path::{Layout, Source, Tier};
@@ -102,6 +102,7 @@ pub struct Sources {
     settings: Settings,
     client: OnceLock<Client>,
     indexes: Indexes,
+    listings: Listings,
 }
 
 impl Sources {
@@ -120,8 +121,19 @@ impl Sources {
         list.extend(settings.paths.iter().flat_map(|it| path::parse(it, Layout::Microsoft)));
         list.push(Source::Chain(vec![Tier::Own]));
         let own = settings.cache.as_deref().map(|it| Own::new(it, settings.forget_absent));
-        let (client, indexes) = (OnceLock::new(), Indexes::default());
-        Self { list, own, settings: settings.clone(), client, indexes }
+        Self {
+            list,
+            own,
+            settings: settings.clone(),
+            client: OnceLock::new(),
+            indexes: Indexes::default(),
+            listings: Listings::default(),
+        }
+    }
+
+    /// How folders are searched, with a store for what has to be expanded.
+    fn search<'a>(&'a self, store: Option<&'a Path>) -> Search<'a> {
+        Search { store, limit: self.settings.largest, listings: &self.listings }
     }
 
     /// Whether `text` is a symbol path, as opposed to a folder's name.
@@ -144,8 +156,8 @@ impl Sources {
             let found = match source {
                 Source::Folder(root) => {
                     let store = self.own.as_ref().map(Own::downloads);
-                    let expand = Expand { store: store.as_deref(), limit: self.settings.largest };
-                    folder::look(root, key, true, expand, &mut refused).map(|it| it.path)
+                    let search = self.search(store.as_deref());
+                    folder::look(root, key, true, search, &mut refused).map(|it| it.path)
                 }
                 Source::Chain(tiers) => self.look_in_chain(tiers, key, &mut refused),
             };
@@ -173,10 +185,10 @@ impl Sources {
         refused: &mut Vec<Refused>,
     ) -> Option<PathBuf> {
         let first = tiers.first().and_then(|it| self.folder(it));
-        let expand = Expand { store: first.as_deref(), limit: self.settings.largest };
+        let search = self.search(first.as_deref());
         for (idx, tier) in tiers.iter().enumerate() {
             let Some(root) = self.folder(tier) else { continue };
-            let Some(found) = folder::look(&root, key, false, expand, refused) else { continue };
+            let Some(found) = folder::look(&root, key, false, search, refused) else { continue };
             let (Some(first), true) = (&first, idx != 0) else { return Some(found.path) };
             if found.path.starts_with(first) {
                 return Some(found.path);
