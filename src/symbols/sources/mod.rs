@@ -143,7 +143,7 @@ impl Sources {
 
     fn folder<'a>(&'a self, tier: &'a Tier) -> Option<PathBuf> {
         match tier {
-            Tier::Folder(it) => Some(it.clone()),
+            Tier::Folder(it) => Some(it.clone()).filter(|it| !is_foreign(it)),
             Tier::Own => self.own.as_ref().map(Own::downloads),
             Tier::Server(_) => None,
         }
@@ -211,7 +211,8 @@ impl Sources {
                 Source::Folder(_) => &[],
             };
             let keep = tiers.first().and_then(|it| self.folder(it));
-            let keep = self.settings.keep.clone().or(keep);
+            let own = || self.own.as_ref().map(Own::downloads);
+            let keep = self.settings.keep.clone().or(keep).or_else(own);
             tiers.iter().filter_map(move |it| match it {
                 Tier::Server(server) => Some((server, keep.clone())),
                 Tier::Folder(_) | Tier::Own => None,
@@ -259,6 +260,14 @@ impl Sources {
         let make = || Client::new(&self.settings.patience, self.settings.largest);
         self.client.get_or_init(make)
     }
+}
+
+/// Whether a folder's name is one of Windows and this system is another. A path that was copied
+/// from there must not make a folder called `c:\symbols` here.
+fn is_foreign(folder: &Path) -> bool {
+    let text = folder.to_str().unwrap_or_default();
+    let drive = text.get(1..3).is_some_and(|it| it == ":\\" || it == ":/");
+    cfg!(not(windows)) && (drive || text.starts_with("\\\\"))
 }
 
 /// Whether a folder can be written into, which is made when it is not there.

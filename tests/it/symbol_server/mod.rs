@@ -63,7 +63,11 @@ fn settings(folder: &Path, path: &str) -> Settings {
 }
 
 fn fetch(settings: &Settings, keys: &[Key]) -> Vec<Outcome> {
-    let all = Sources::new(&[], settings).fetch(keys, &[], |_| ());
+    let mut told = Vec::new();
+    let all = Sources::new(&[], settings).fetch(keys, &[], |it| told.push(it));
+    assert_eq!((told[0].done, told[0].total), (0, keys.len()));
+    assert_eq!(told.last().unwrap().done, keys.len());
+    assert!(told.is_sorted_by_key(|it| (it.done, it.bytes)));
     all.into_iter().map(|it| it.outcome).collect()
 }
 

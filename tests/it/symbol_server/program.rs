@@ -137,6 +137,26 @@ fn the_symbol_path_of_debuggers_is_understood() {
     assert_eq!(server.requests().len(), before);
 }
 
+#[cfg(not(windows))]
+#[test]
+fn folders_of_windows_in_a_symbol_path_are_not_made_elsewhere() {
+    let (server, folder) = (server(), folder());
+    for (nth, windows) in [r"c:\symbols", r"\\server\share", "D:/symbols"].iter().enumerate() {
+        let path = format!("cache*{windows};breakpad*{windows}*{}/sym", server.url());
+        let mut command = oomscope(folder.path());
+        command
+            .env("_NT_SYMBOL_PATH", &path)
+            .env("OOMSCOPE_CACHE", folder.path().join(format!("c{nth}")));
+        let ran = run(command.args(["report", &sample(), "--format", "json"]));
+        assert!(note(&ran.json(), "symbols-missing").is_none(), "{windows}");
+        let made = files(folder.path());
+        assert!(
+            made.iter().all(|it| it.starts_with('c') && it.contains("/downloads/")),
+            "{made:?}"
+        );
+    }
+}
+
 #[test]
 fn a_machine_without_a_network_gets_its_symbols_by_a_list() {
     let (server, folder) = (server(), folder());
