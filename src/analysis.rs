@@ -16,6 +16,8 @@ use crate::table::{DumpText, Table};
 
 /// Rounds of fetching symbol files. The second brings what the first uncovered; a third is rare.
 const FETCHES: usize = 3;
+/// Allocation stacks whose modules are worth a download: those that hold most.
+const ALLOCATION_STACKS: usize = 64;
 
 /// What an analysis may look at besides the dump.
 #[derive(Debug, Clone, Default)]
@@ -165,10 +167,19 @@ impl Analysis {
         let (allocations, allocation_notes) = allocations;
         notes.merge(allocation_notes);
         notes.merge(content_notes);
-        let allocations = allocations.unwrap_or_else(|| {
+        let mut allocations = allocations.unwrap_or_else(|| {
             notes.add(Note::InternalError, "allocations");
             Allocations::default()
         });
+        // Who allocates is on no thread's stack any more.
+        let calls = allocations.stacks.iter().take(ALLOCATION_STACKS).flat_map(|it| &it.frames);
+        calls.for_each(|it| names.want(it.address));
+        if names.fetch(|it| observer.fetching(it)) {
+            // Its notes stand from the first time.
+            let again =
+                || allocations::allocations(&process, &names, &heaps, &mut Notes::default());
+            allocations = crate::guarded(again).unwrap_or(allocations);
+        }
         let contents = contents.unwrap_or_else(|| {
             notes.add(Note::InternalError, "contents");
             Contents::default()

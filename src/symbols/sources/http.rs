@@ -22,6 +22,9 @@ use super::url::Server;
 
 /// Bytes read at a time.
 const CHUNK: usize = 0x1_0000;
+/// Bytes that make a request worth having been made: a server that sends a few and then nothing
+/// would otherwise be waited for again and again.
+const PROGRESS: u64 = 0x8000;
 /// Tries that brought something and are therefore not counted as failures.
 const RESUMES: u32 = 100;
 /// Trouble at which a server counts as down: two connections that fail or time out, or twelve
@@ -166,7 +169,7 @@ impl Client {
                 }
                 Err(trouble) => trouble,
             };
-            let brought = before < to.size;
+            let brought = PROGRESS <= to.size.saturating_sub(before);
             let (why, weight, wait) = match trouble {
                 Trouble::Absent => {
                     self.health(server, |it| it.trouble = 0);
