@@ -151,14 +151,19 @@ impl Client {
     /// Asks for a file, which is written into `folder` without a name. `packed` allows the server
     /// to compress it on the way, after which it cannot be resumed.
     pub(super) fn get(&self, server: &Server, url: &str, folder: &Path, packed: bool) -> Answer {
-        let mut to = match own::unfinished(folder) {
-            Ok(to) => Part { file: to, size: 0, validator: None },
+        let begun = match packed {
+            true => own::unfinished(folder).map(|it| (it, 0)),
+            false => own::resumable(folder, url),
+        };
+        let mut to = match begun {
+            Ok((file, size)) => Part { file, size, validator: None },
             Err(error) => return Answer::Failed(format!("cannot write to the cache: {error}")),
         };
         let started = Instant::now();
         let (mut fruitless, mut pause) = (0_u32, self.patience.pause);
         for _ in 0..RESUMES {
             if self.down(server).is_some() {
+                to.leave(packed);
                 return Answer::Down;
             }
             let before = to.size;
@@ -189,6 +194,7 @@ impl Client {
                 fruitless = 0;
                 pause = self.patience.pause;
                 if self.patience.file < started.elapsed() {
+                    to.leave(packed);
                     return Answer::Failed("took too long".to_owned());
                 }
                 continue;
@@ -202,9 +208,16 @@ impl Client {
             });
             fruitless = fruitless.saturating_add(1);
             match () {
-                () if down => return Answer::Down,
-                () if self.patience.tries <= fruitless => return Answer::Failed(why),
-                () if self.patience.file < started.elapsed() => return Answer::Failed(why),
+                () if down => {
+                    to.leave(packed);
+                    return Answer::Down;
+                }
+                () if self.patience.tries <= fruitless
+                    || self.patience.file < started.elapsed() =>
+                {
+                    to.leave(packed);
+                    return Answer::Failed(why);
+                }
                 () => std::thread::sleep(wait.unwrap_or(pause)),
             }
             pause = pause.saturating_mul(2);
@@ -321,6 +334,13 @@ struct Part {
 }
 
 impl Part {
+    /// Keeps what has arrived for another time, when it is worth it.
+    fn leave(self, packed: bool) {
+        if !packed && PROGRESS <= self.size {
+            own::leave(self.file);
+        }
+    }
+
     fn restart(&mut self) -> Result<(), Trouble> {
         let file = self.file.as_file_mut();
         file.set_len(0)

@@ -8,7 +8,7 @@
 //! Processes share it. A file appears under its name when it is whole, by renaming.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -163,6 +163,48 @@ const LEFT_BEHIND: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn unfinished(folder: &Path) -> io::Result<NamedTempFile> {
     fs::create_dir_all(folder)?;
     tempfile::Builder::new().prefix(UNFINISHED.0).suffix(UNFINISHED.1).tempfile_in(folder)
+}
+
+/// An unfinished file that was not written to for so long belongs to nobody who is at work.
+const AT_WORK: Duration = Duration::from_secs(120);
+
+/// An unfinished file for what stands at `url`, and what it holds already: a process that was
+/// ended, or gave up, leaves what it had for the next.
+///
+/// A store never changes what stands under an id, and what came of it is checked when it is whole.
+pub(super) fn resumable(folder: &Path, url: &str) -> io::Result<(NamedTempFile, u64)> {
+    fs::create_dir_all(folder)?;
+    let prefix = format!("{}{:016x}-", UNFINISHED.0, fnv(url, 0xcbf2_9ce4_8422_2325));
+    let new = tempfile::Builder::new().prefix(&prefix).suffix(UNFINISHED.1).tempfile_in(folder)?;
+    let now = SystemTime::now();
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        let same =
+            name.to_str().is_some_and(|it| it.starts_with(&prefix) && it.ends_with(UNFINISHED.1));
+        let Some(meta) = entry.metadata().ok().filter(|it| same && it.is_file()) else { continue };
+        let idle =
+            meta.modified().is_ok_and(|it| now.duration_since(it).is_ok_and(|it| AT_WORK < it));
+        if !idle || meta.len() == 0 {
+            continue;
+        }
+        // Only one process can rename it, and has it then.
+        let path = new.into_temp_path();
+        if fs::rename(entry.path(), &path).is_err() {
+            fs::remove_file(&path).ok();
+            return Ok((unfinished(folder)?, 0));
+        }
+        let mut file = fs::OpenOptions::new().read(true).write(true).open(&path)?;
+        let size = file.seek(SeekFrom::End(0))?;
+        return Ok((NamedTempFile::from_parts(file, path), size));
+    }
+    Ok((new, 0))
+}
+
+/// Leaves an unfinished file for the next process.
+pub(super) fn leave(file: NamedTempFile) {
+    if let Err(error) = file.keep() {
+        tracing::debug!(%error, "cannot keep a part of a file");
+    }
 }
 
 /// Removes unfinished files of processes that were ended in the middle of a download.

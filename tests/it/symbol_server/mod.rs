@@ -212,6 +212,32 @@ fn a_download_that_drops_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn what_one_run_has_begun_the_next_one_finishes() {
+    let bytes = database(0x1a, 400);
+    let copy = bytes.clone();
+    let server = Server::start(move |it| match (it.path.ends_with("app.pdb"), it.nth) {
+        (false, _) => Reply::Status(404),
+        (true, 0) => Reply::Drop(copy.clone(), 100_000),
+        (true, 1..=3) => Reply::Status(500),
+        (true, _) => Reply::File(copy.clone()),
+    });
+    let folder = folder();
+    let settings = settings(folder.path(), &format!("srv*{}", server.url()));
+    let outcome = fetch(&settings, &[key("app.pdb")]).remove(0);
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    let downloads = folder.path().join("cache/downloads");
+    let part = files(&downloads).into_iter().find(|it| it.ends_with(".part")).unwrap();
+    // A part that somebody may be writing to is let alone; one that lies there is gone on with.
+    let file = std::fs::OpenOptions::new().write(true).open(downloads.join(&part)).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(600)).unwrap();
+    drop(file);
+    let outcome = fetch(&settings, &[key("app.pdb")]).remove(0);
+    assert_eq!(std::fs::read(fetched(&outcome)).unwrap(), bytes);
+    assert_eq!(server.requests().last().unwrap().range(), Some(100_000));
+    assert!(!files(&downloads).iter().any(|it| it.ends_with(".part")));
+}
+
+#[test]
 fn a_server_without_parts_sends_the_whole_again() {
     let bytes = database(0x1a, 100);
     let copy = bytes.clone();
