@@ -11,22 +11,33 @@ use crate::notes::{Note, Notes};
 use crate::owners::{self, Heap, Ledger, ManagedHeap};
 use crate::process::Process;
 use crate::stacks::{self, Stack};
-use crate::symbols::{Names, Symbols};
+use crate::symbols::sources::{Progress, Settings};
+use crate::symbols::{self, ModuleSymbols, Names, Symbols};
 use crate::table::{DumpText, Table};
+
+/// Rounds of fetching symbol files. The second brings what the first uncovered; a third is rare.
+const FETCHES: usize = 3;
+/// Allocation stacks whose modules are worth a download: those that hold most.
+const ALLOCATION_STACKS: usize = 64;
 
 /// What an analysis may look at besides the dump.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Breakpad symbol stores, first hit wins.
+    /// Folders with symbols, or symbol paths; first hit wins.
     pub symbol_stores: Vec<PathBuf>,
     /// Whether the 64-bit stacks of a WOW64 process are walked as well.
     pub wow64_native: bool,
+    /// Where else symbols come from, and how.
+    pub symbols: Settings,
 }
 
 /// Hears what an analysis is doing, to show progress.
 pub trait Observer {
     /// A step begins: "reading streams", "walking stacks".
     fn step(&self, what: &'static str);
+
+    /// How far the fetching of symbol files is, while that goes on.
+    fn fetching(&self, _: Progress) {}
 }
 
 /// An observer that says nothing.
@@ -60,6 +71,8 @@ pub struct Analysis {
     pub stacks: Vec<Stack>,
     /// The 64-bit call stacks of a WOW64 process, when they were asked for.
     pub native_stacks: Vec<Stack>,
+    /// Modules that names are wanted of, in address order, and whether there are symbols.
+    pub symbols: Vec<ModuleSymbols>,
     /// Who allocated.
     pub allocations: Allocations,
     /// What busy blocks hold.
@@ -124,8 +137,9 @@ impl Analysis {
         observer.step("reading streams");
         let process = Process::read(dump, &mut notes)?;
         observer.step("asking owners");
-        let symbols = Symbols { stores: options.symbol_stores.clone() };
-        let names = Names::new(&process, &symbols);
+        let symbols =
+            Symbols { stores: options.symbol_stores.clone(), settings: options.symbols.clone() };
+        let mut names = Names::new(&process, &symbols);
         // Owners read memory, stacks read memory and symbol files: neither waits for the other.
         let mut stack_notes = Notes::default();
         let (accounts, stacks) = rayon::join(
@@ -137,11 +151,25 @@ impl Analysis {
         );
         let (accounts, owner_notes) = accounts;
         notes.merge(owner_notes);
-        notes.merge(stack_notes);
-        let stacks = stacks.unwrap_or_else(|| {
-            notes.add(Note::InternalError, "stacks");
+        let mut stacks = stacks.unwrap_or_else(|| {
+            stack_notes.add(Note::InternalError, "stacks");
             Vec::new()
         });
+        // Which files are wanted is known when the stacks are, and better symbols lead to frames
+        // in other modules.
+        for _ in 0..FETCHES {
+            stacks.iter().flat_map(|it| &it.frames).for_each(|it| names.want(it.address));
+            if !names.fetch(|it| observer.fetching(it)) {
+                break;
+            }
+            observer.step("walking stacks with the symbols that came");
+            let mut own = Notes::default();
+            if let Some(again) = crate::guarded(|| stacks::walk_named(&process, &names, &mut own)) {
+                (stacks, stack_notes) = (again, own);
+            }
+        }
+        stacks.iter().flat_map(|it| &it.frames).for_each(|it| names.want(it.address));
+        notes.merge(stack_notes);
         let native_stacks = match options.wow64_native {
             true => crate::guarded(|| stacks::walk_native(&process, &names, &mut notes)),
             false => Some(Vec::new()),
@@ -172,14 +200,25 @@ impl Analysis {
         let (allocations, allocation_notes) = allocations;
         notes.merge(allocation_notes);
         notes.merge(content_notes);
-        let allocations = allocations.unwrap_or_else(|| {
+        let mut allocations = allocations.unwrap_or_else(|| {
             notes.add(Note::InternalError, "allocations");
             Allocations::default()
         });
+        // Who allocates is on no thread's stack any more.
+        let calls = allocations.stacks.iter().take(ALLOCATION_STACKS).flat_map(|it| &it.frames);
+        calls.for_each(|it| names.want(it.address));
+        if names.fetch(|it| observer.fetching(it)) {
+            // Its notes stand from the first time.
+            let again =
+                || allocations::allocations(&process, &names, &heaps, &mut Notes::default());
+            allocations = crate::guarded(again).unwrap_or(allocations);
+        }
         let contents = contents.unwrap_or_else(|| {
             notes.add(Note::InternalError, "contents");
             Contents::default()
         });
+        let modules = names.modules();
+        symbols::note(&modules, &mut notes);
         observer.step("drawing conclusions");
         let fitness = findings::fitness(&process, &mut notes);
         let case = Case {
@@ -204,6 +243,7 @@ impl Analysis {
             tables,
             stacks,
             native_stacks,
+            symbols: modules,
             allocations,
             contents,
             fitness,

@@ -69,6 +69,8 @@ notes! {
     FramesCut "frames-cut" "a stack is longer than the frames that are kept" ""
     SymbolsMissing "symbols-missing" "a module on a stack has no matching symbol file; exports name what they can" "put NAME.sym under symbols/NAME.pdb/ID/, or name a store with --symbols"
     SymbolsUnreadable "symbols-unreadable" "a symbol file cannot be used: damaged, too large, or of another build" ""
+    SymbolsMismatched "symbols-mismatched" "symbols of another build are used, as --allow-mismatched asks: names may be wrong" ""
+    SymbolServerDown "symbol-server-down" "a symbol server does not answer; without it, names of these modules are missing" "try again, or carry the files over: `oomscope symbols DUMP list --missing`"
     HeapUnreadable "heap-unreadable" "a heap, or the PEB's list of them, is not in the dump" "procdump -ma <pid>"
     HeapUnknown "heap-unknown" "a heap has no structure that is known; it is shown by region only" ""
     HeapCountersDisagree "heap-counters-disagree" "a heap's own counters differ from the sum of its segments" ""

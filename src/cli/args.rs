@@ -10,7 +10,9 @@ use super::values;
 use crate::findings;
 use crate::owners::Usage;
 use crate::report::blocks::BlockFilter;
-use crate::report::model::{AllocFilter, AllocsBy, HeapFilter, RegionFilter, ThreadFilter};
+use crate::report::model::{
+    AllocFilter, AllocsBy, HeapFilter, RegionFilter, SymbolFilter, ThreadFilter,
+};
 use crate::stacks;
 
 /// Reads Windows process dumps and says which memory limit the process hit, who holds the memory,
@@ -56,11 +58,15 @@ pub(super) struct Global {
     /// Write to this file instead of stdout; an existing one is replaced when the report is whole
     #[arg(long, short, global = true, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Breakpad symbol store (NAME.pdb/ID/NAME.sym). May be given again; the first hit wins. Then
-    /// symbols/ beside the program and symbols/ in the working directory are searched
+    /// Folder with symbols (a store, or files beside each other), a server's address, or a path as
+    /// in _NT_SYMBOL_PATH. May be given again; the first hit wins. Then symbols/ beside the program
+    /// and in the working directory, _NT_ALT_SYMBOL_PATH and _NT_SYMBOL_PATH are searched
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) symbols: Vec<PathBuf>,
-    /// Use no network. This version never does, so it changes nothing
+    /// Fetch symbols of modules on stacks from Microsoft's public server, too
+    #[arg(long, global = true, conflicts_with = "offline")]
+    pub(super) microsoft_symbols: bool,
+    /// Use no network, whatever symbol paths name
     #[arg(long, global = true)]
     pub(super) offline: bool,
     /// Which dump of an archive that holds several, by the name it has there
@@ -72,6 +78,12 @@ pub(super) struct Global {
     /// Most bytes that a dump in an archive may have [default: 64GiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = values::size)]
     pub(super) max_unpacked: Option<u64>,
+    /// Use symbols of another build where there are no others; the report says where
+    #[arg(long, global = true)]
+    pub(super) allow_mismatched: bool,
+    /// Where downloaded symbols are kept; without it, the user's cache folder
+    #[arg(long, global = true, value_name = "DIR", env = "OOMSCOPE_CACHE", hide_env_values = true)]
+    pub(super) symbol_cache: Option<PathBuf>,
     /// When to color text. auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value = "auto", global = true, value_name = "WHEN")]
     pub(super) color: Color,
@@ -182,6 +194,23 @@ Examples:
         after_help = "Example:\n  oomscope examine crash.dmp --max-memory 2147483648"
     )]
     Examine(ExamineArgs),
+    /// Which symbol files the stacks need and which are there; fetch them; show or empty the cache
+    #[command(
+        override_usage = "oomscope symbols [OPTIONS] DUMP [list [--missing] | fetch [--to DIR]]\n       \
+                          oomscope symbols [OPTIONS] fetch --manifest FILE --to DIR\n       \
+                          oomscope symbols [OPTIONS] cache [--clean]",
+        after_help = "\
+Examples:
+  oomscope symbols crash.dmp
+  oomscope symbols crash.dmp fetch --microsoft-symbols
+  oomscope symbols cache
+
+For a machine without a network:
+  oomscope symbols crash.dmp list --missing --format json --output need.json
+  oomscope symbols fetch --manifest need.json --to symbols      (where there is a network)
+  oomscope crash.dmp --symbols symbols"
+    )]
+    Symbols(SymbolArgs),
     /// What a finding means, why it happens, what to do
     #[command(after_help = "\
 Examples:
@@ -389,6 +418,68 @@ pub(super) struct AddressArgs {
     pub(super) addresses: Vec<u64>,
 }
 
+#[derive(Debug, Clone, Args)]
+pub(super) struct SymbolArgs {
+    /// The dump
+    #[arg(value_name = "DUMP")]
+    pub(super) dump: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) action: Option<SymbolAction>,
+}
+
+/// What is to be done about symbols. Without a word, they are listed.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum SymbolAction {
+    /// The modules on stacks, and whether there are symbols of them; nothing is fetched
+    List {
+        /// Only those without symbols. In JSON, this is the manifest that `fetch` takes
+        #[arg(long)]
+        missing: bool,
+    },
+    /// Fetch what is missing, for a dump or for a manifest
+    Fetch {
+        /// What `list --missing --format json` wrote
+        #[arg(long, value_name = "FILE", requires = "to")]
+        manifest: Option<PathBuf>,
+        /// The folder to fill, which `--symbols` understands
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Fetch the images, too, which debuggers want
+        #[arg(long)]
+        images: bool,
+    },
+    /// What was downloaded
+    Cache {
+        /// Remove it
+        #[arg(long)]
+        clean: bool,
+    },
+}
+
+impl SymbolArgs {
+    /// Whether the command line hangs together: a dump, a manifest or neither.
+    fn check(&self) -> Result<(), &'static str> {
+        match (&self.dump, &self.action) {
+            (Some(_), Some(SymbolAction::Cache { .. })) => {
+                Err("the cache is that of all dumps: `oomscope symbols cache`")
+            }
+            (Some(_), Some(SymbolAction::Fetch { manifest: Some(_), .. })) => {
+                Err("either a dump or a manifest says what to fetch")
+            }
+            (None, Some(SymbolAction::Fetch { manifest: None, .. })) => Err(
+                "what to fetch? `oomscope symbols DUMP fetch`, or `fetch --manifest FILE --to DIR`",
+            ),
+            (None, None | Some(SymbolAction::List { .. })) => Err("no dump is named"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The modules to show.
+    pub(super) fn filter(&self) -> SymbolFilter {
+        SymbolFilter { missing: matches!(self.action, Some(SymbolAction::List { missing: true })) }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// The finding; without it, all are listed
@@ -420,6 +511,10 @@ impl Cli {
                 usage("--show-command-line goes with `report` only")
             }
             Some(_) if report.dropped => usage("--dropped goes with dumps alone"),
+            Some(Command::Symbols(args)) => match args.check() {
+                Ok(()) => Ok((global, Command::Symbols(args))),
+                Err(message) => usage(message),
+            },
             Some(command) => Ok((global, command)),
             None if bare => {
                 let BareReport { dumps, show_command_line, dropped } = report;
@@ -451,6 +546,7 @@ impl Command {
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
             Command::Address(it) => std::slice::from_ref(&it.dump.dump),
             Command::Explain(_) | Command::Triage(_) | Command::Examine(_) => &[],
+            Command::Symbols(it) => it.dump.as_slice(),
         }
     }
 }

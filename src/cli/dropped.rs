@@ -27,13 +27,13 @@ pub(super) fn run(global: &Global, args: &ReportArgs, stderr: &Stderr) -> u8 {
 }
 
 fn write(global: &Global, args: &ReportArgs, stderr: &Stderr) -> io::Result<u8> {
-    let options = options(global);
+    let options = options(global, None);
     let mut html = Html::default();
     let (mut failed, mut matched, mut added) = (false, false, 0_usize);
     let mut screen = Output::new(global);
     let layout = screen.layout();
     for path in args.dumps() {
-        let Some(analysis) = analyze(global, path, &options, stderr) else {
+        let Some(analysis) = analyze(global, None, path, &options, stderr) else {
             failed = true;
             continue;
         };

@@ -7,6 +7,7 @@ mod intake;
 mod output;
 mod panics;
 mod progress;
+mod symbols;
 mod triage;
 mod values;
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use self::args::{Cli, Command, Format, Global};
+use self::args::{Cli, Command, Format, Global, SymbolArgs};
 use self::output::{Output, Stderr};
 use self::progress::Progress;
 use crate::report::{self, Html, Model, ReportOptions, TextOptions, text};
@@ -103,6 +104,7 @@ impl Render for Command {
             Command::Blocks(args) => text::blocks(out, it, &args.filter(), layout),
             Command::Threads(args) => text::threads(out, it, &args.filter(), layout),
             Command::Address(args) => text::addresses(out, it, &args.addresses, layout),
+            Command::Symbols(args) => text::symbols(out, it, &args.filter(), layout),
             Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
             // They have writers of their own.
             Command::Triage(_) | Command::Examine(_) => Ok(()),
@@ -118,6 +120,7 @@ impl Render for Command {
             // They have writers of their own.
             Command::Threads(args) => Model::threads(it, &args.filter()),
             Command::Address(args) => Model::addresses(it, &args.addresses),
+            Command::Symbols(args) => Model::symbols(it, &args.filter()),
             Command::Explain(args) => Model::explanations(args.id.as_deref()),
             Command::Blocks(_) | Command::Triage(_) | Command::Examine(_) => Model::default(),
         }
@@ -131,7 +134,7 @@ impl args::ReportArgs {
 }
 
 fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
-    if let Some(store) = global.symbols.iter().find(|it| !it.is_dir()) {
+    if let Some(store) = symbols::nowhere(global) {
         let store = shown(store);
         stderr.write(&format!(
             "error: no symbol store at `{store}`\n  it is not a folder\n\
@@ -170,6 +173,9 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
     let mut output = Output::new(global);
     let code = match command {
         Command::Explain(_) => explain(global, command, &mut output),
+        Command::Symbols(args) if args.dump.is_none() => {
+            symbols::without_dump(global, args, &mut output, stderr)
+        }
         _ => each_dump(global, command, dumps, &mut output, stderr),
     };
     let (code, ended) = match code {
@@ -214,16 +220,29 @@ fn each_dump(
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
     let wow64_native = matches!(command, Command::Threads(args) if args.wow64_native);
-    let options = Options { wow64_native, ..options(global) };
+    let symbols = match command {
+        Command::Symbols(args) => Some(args),
+        _ => None,
+    };
+    let options = Options { wow64_native, ..options(global, symbols) };
+    if let Some(args) = symbols
+        && let Err(hint) = self::symbols::can_fetch(args, &options)
+    {
+        stderr.write(&hint);
+        return Ok((USAGE, 0));
+    }
     let several = 1 < dumps.len();
     let layout = output.layout();
     let (mut failed, mut matched, mut written) = (false, false, 0);
     let mut html = Html::default();
     for path in dumps {
-        let Some(analysis) = analyze(global, path, &options, stderr) else {
+        let Some(analysis) = analyze(global, symbols, path, &options, stderr) else {
             failed = true;
             continue;
         };
+        if let Some(args) = symbols {
+            failed |= self::symbols::fetch_failed(args, &analysis);
+        }
         if let Some(path) = command.picture()
             && let Err(error) = draw(path, dumps, &analysis, command)
         {
@@ -278,15 +297,29 @@ fn each_dump(
     Ok((code, written))
 }
 
-fn options(global: &Global) -> Options {
-    Options { symbol_stores: symbol_stores(global), ..Options::default() }
+fn options(global: &Global, args: Option<&SymbolArgs>) -> Options {
+    Options {
+        symbol_stores: symbols::stores(global),
+        symbols: symbols::settings(global, args),
+        ..Options::default()
+    }
 }
 
 /// Analyzes one dump. When it cannot be, that has been said.
-fn analyze(global: &Global, path: &Path, options: &Options, stderr: &Stderr) -> Option<Analysis> {
+fn analyze(
+    global: &Global,
+    symbols: Option<&SymbolArgs>,
+    path: &Path,
+    options: &Options,
+    stderr: &Stderr,
+) -> Option<Analysis> {
     let progress = Progress::start(global, &shown(path));
     let analyzed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        intake::analyze(global, path, options, &progress)
+        let analysis = intake::analyze(global, path, options, &progress)?;
+        if let Some(args) = symbols {
+            self::symbols::images(args, options, &analysis, &progress);
+        }
+        Ok::<_, String>(analysis)
     }));
     progress.end();
     let error = match analyzed {
@@ -332,16 +365,6 @@ fn has(analysis: &Analysis, id: &str) -> bool {
     analysis.findings.iter().any(|it| it.id == id)
         || analysis.verdict.limit == id
         || analysis.verdict.cause == Some(id)
-}
-
-/// The stores that were named, then `symbols/` beside the program and in the working directory.
-fn symbol_stores(global: &Global) -> Vec<PathBuf> {
-    let mut stores = global.symbols.clone();
-    let program = std::env::current_exe().ok();
-    let beside = program.as_deref().and_then(Path::parent).map(|it| it.join("symbols"));
-    let default = beside.into_iter().chain([PathBuf::from("symbols")]);
-    stores.extend(default.filter(|it| it.is_dir()));
-    stores
 }
 
 /// A path for a terminal: file names may hold anything.

@@ -6,7 +6,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::Global;
 use crate::Observer;
-use crate::table::units;
+use crate::report::units;
+use crate::symbols::sources::Progress as Fetching;
 
 /// How often the spinner turns; the first time right away.
 const TICK: Duration = Duration::from_millis(100);
@@ -36,7 +37,7 @@ impl Progress {
 
     /// Bytes that were unpacked so far.
     pub(super) fn unpacked(&self, bytes: u64) {
-        self.bar.set_message(format!("unpacking, {}", units(bytes)));
+        self.bar.set_message(format!("unpacking, {}", units::bytes(bytes)));
     }
 
     /// Does something that needs the terminal for itself.
@@ -52,6 +53,13 @@ impl Progress {
 
 impl Observer for Progress {
     fn step(&self, what: &'static str) {
+        self.bar.set_message(what);
+        self.bar.tick();
+    }
+
+    fn fetching(&self, it: Fetching) {
+        let size = units::bytes(it.bytes);
+        let what = format!("fetching symbols, {} of {} files, {size}", it.done, it.total);
         self.bar.set_message(what);
         self.bar.tick();
     }

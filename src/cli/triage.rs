@@ -150,8 +150,17 @@ fn child(global: &Global, args: &TriageArgs) -> io::Result<Child> {
     if let Some(it) = global.max_unpacked {
         option("--max-unpacked", it.to_string().into());
     }
-    if global.offline {
-        arguments.push("--offline".into());
+    if let Some(it) = &global.symbol_cache {
+        option("--symbol-cache", it.clone().into());
+    }
+    for (given, name) in [
+        (global.offline, "--offline"),
+        (global.microsoft_symbols, "--microsoft-symbols"),
+        (global.allow_mismatched, "--allow-mismatched"),
+    ] {
+        if given {
+            arguments.push(name.into());
+        }
     }
     if args.redact {
         arguments.push("--redact".into());
@@ -272,7 +281,7 @@ pub(super) fn examine(global: &Global, args: &ExamineArgs) -> u8 {
 
 fn one(global: &Global, args: &ExamineArgs) -> Result<Examined, String> {
     let progress = Progress::start(global, "");
-    let (analysis, hash) = intake::examine(global, &args.dump, &options(global), &progress)?;
+    let (analysis, hash) = intake::examine(global, &args.dump, &options(global, None), &progress)?;
     let failed = |it: io::Error| format!("the result cannot be written: {it}");
     let examined = triage::examine(&analysis, hash, args.redact).map_err(failed)?;
     if let Some(page) = &args.page {

@@ -1,16 +1,23 @@
-//! Names for addresses: Breakpad `.sym` files, and exports of the images in memory.
+//! Names for addresses: Breakpad `.sym` files, and exports of the images in memory; and where
+//! such files come from.
 
 mod names;
 mod open;
+pub mod sources;
 mod store;
+mod wanted;
 
 use std::path::PathBuf;
 
 pub(crate) use names::{Names, demangle};
+pub(crate) use wanted::note;
+pub use wanted::{ModuleSymbols, SymbolState};
 
 /// Where names come from.
 #[derive(Debug, Clone, Default)]
 pub struct Symbols {
-    /// Folders that are Breakpad symbol stores, first hit wins.
+    /// Folders with symbols, or symbol paths; first hit wins.
     pub stores: Vec<PathBuf>,
+    /// What is searched after them, and how.
+    pub settings: sources::Settings,
 }

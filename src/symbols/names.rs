@@ -1,13 +1,14 @@
 //! What is at an address: image, function, source line. Each image is read once, when first asked.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use breakpad_symbols::{FrameSymbolizer, FrameWalker, SimpleModule, SymbolFile};
 
 use super::Symbols;
 use super::open::{self, Found};
+use super::sources::{Outcome, Sources};
 use super::store::{self, Place};
 use crate::limits::Limits;
 use crate::process::{Image, PeHeader, Process};
@@ -43,9 +44,13 @@ struct Part {
 }
 
 #[derive(Debug)]
-struct Entry<'a> {
-    image: &'a Image,
-    symbols: OnceLock<Found>,
+pub(super) struct Entry<'a> {
+    pub(super) image: &'a Image,
+    pub(super) symbols: OnceLock<Found>,
+    /// Whether the symbols are of another build, which the user allowed.
+    pub(super) mismatched: OnceLock<()>,
+    /// What fetching its symbols came to.
+    pub(super) fetched: Option<Outcome>,
     exports: OnceLock<Vec<(Va, String)>>,
     parts: OnceLock<Vec<Part>>,
 }
@@ -55,8 +60,10 @@ struct Entry<'a> {
 pub(crate) struct Names<'a> {
     memory: &'a Memory,
     limits: &'a Limits,
-    stores: &'a [PathBuf],
-    entries: Vec<Entry<'a>>,
+    pub(super) sources: Sources,
+    pub(super) entries: Vec<Entry<'a>>,
+    /// Indexes of entries whose names a report shows.
+    pub(super) wanted: BTreeSet<usize>,
 }
 
 impl<'a> Names<'a> {
@@ -65,21 +72,29 @@ impl<'a> Names<'a> {
         let entry = |image| Entry {
             image,
             symbols: OnceLock::new(),
+            mismatched: OnceLock::new(),
+            fetched: None,
             exports: OnceLock::new(),
             parts: OnceLock::new(),
         };
         Self {
             memory: process.dump_memory(),
             limits: &process.limits,
-            stores: &symbols.stores,
+            sources: Sources::new(&symbols.stores, &symbols.settings),
             entries: process.images.iter().map(entry).collect(),
+            wanted: BTreeSet::new(),
         }
     }
 
     fn entry(&self, va: Va) -> Option<&Entry<'a>> {
+        self.entries.get(self.index(va)?)
+    }
+
+    /// The index of the entry of the image at `va`.
+    pub(super) fn index(&self, va: Va) -> Option<usize> {
         // As in `Images::at`: the last image that starts at or below.
-        let idx = self.entries.partition_point(|it| it.image.range.start() <= va);
-        self.entries.get(idx.checked_sub(1)?).filter(|it| it.image.range.contains(va))
+        let idx = self.entries.partition_point(|it| it.image.range.start() <= va).checked_sub(1)?;
+        self.entries.get(idx).filter(|it| it.image.range.contains(va)).map(|_| idx)
     }
 
     /// The image at an address.
@@ -106,9 +121,14 @@ impl<'a> Names<'a> {
         })
     }
 
-    fn symbols<'e>(&self, entry: &'e Entry<'a>) -> &'e Found {
-        entry.symbols.get_or_init(|| match store::locate(self.stores, entry.image.pdb.as_ref()) {
+    pub(super) fn symbols<'e>(&self, entry: &'e Entry<'a>) -> &'e Found {
+        entry.symbols.get_or_init(|| match store::locate(&self.sources, entry.image.pdb.as_ref()) {
             Place::At(it) => open::open(&it),
+            Place::Mismatched(it) => {
+                entry.mismatched.get_or_init(|| ());
+                open::open(&it)
+            }
+            Place::Refused(why) => Found::Unusable(why),
             Place::Missing => Found::Missing,
         })
     }

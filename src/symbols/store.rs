@@ -1,11 +1,8 @@
-//! Breakpad symbol stores: folders laid out as `ntdll.pdb/<GUID and age>/ntdll.sym`.
-//!
-//! The names come out of the dump. Only the last component of a path is ever used, and only when
-//! it is a plain file name, so that no dump can point out of the store.
+//! From an image to the file that has its symbols.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::sources::{Key, Local, Sources};
 use crate::dump::streams::PdbId;
 
 /// Where the symbols of an image are.
@@ -13,6 +10,10 @@ use crate::dump::streams::PdbId;
 pub(super) enum Place {
     /// In this file.
     At(Located),
+    /// In this file of another build, which the user allowed.
+    Mismatched(Located),
+    /// Only files of another build were found, or damaged ones; and why they are not used.
+    Refused(String),
     /// No store has them.
     Missing,
 }
@@ -22,69 +23,37 @@ pub(super) enum Place {
 pub(super) struct Located {
     /// The file.
     pub(super) path: PathBuf,
-    /// The identity that it must have, as Breakpad writes it.
+    /// The identity that it has, as Breakpad writes it.
     pub(super) id: String,
 }
 
 /// Looks for an image's symbols.
-pub(super) fn locate(stores: &[PathBuf], pdb: Option<&PdbId>) -> Place {
-    let Some(pdb) = pdb else { return Place::Missing };
-    let Some(leaf) = file_name(pdb.file.leaf().raw()).map(str::to_owned) else {
-        return Place::Missing;
-    };
-    let id = pdb.breakpad();
-    let name = format!("{}.sym", strip_pdb(&leaf));
-    for store in stores {
-        let path = step(store, &leaf).and_then(|it| step(&it, &id)).and_then(|it| step(&it, &name));
-        if let Some(path) = path {
-            return Place::At(Located { path, id });
-        }
-    }
-    Place::Missing
-}
-
-/// `folder/name`, or the entry of `folder` that differs from it in case only: stores are made on
-/// Windows and read on Linux, and a module list writes `KERNELBASE` where the PDB is `kernelbase`.
-fn step(folder: &Path, name: &str) -> Option<PathBuf> {
-    let exact = folder.join(name);
-    if exact.exists() {
-        return Some(exact);
-    }
-    let same =
-        |it: &fs::DirEntry| it.file_name().to_str().is_some_and(|it| it.eq_ignore_ascii_case(name));
-    // Sorted, so that the same store gives the same names every time.
-    let mut hits: Vec<PathBuf> =
-        fs::read_dir(folder).ok()?.flatten().filter(same).map(|it| it.path()).collect();
-    hits.sort();
-    hits.into_iter().next()
-}
-
-/// The name, when it is nothing but a file's name.
-fn file_name(leaf: &str) -> Option<&str> {
-    let plain = !leaf.is_empty()
-        && leaf.len() <= 255
-        && leaf != "."
-        && leaf != ".."
-        && !leaf.contains(['/', '\\', ':', '\0']);
-    plain.then_some(leaf)
-}
-
-fn strip_pdb(leaf: &str) -> &str {
-    match leaf.rsplit_once('.') {
-        Some((stem, extension)) if extension.eq_ignore_ascii_case("pdb") => stem,
-        _ => leaf,
+pub(super) fn locate(sources: &Sources, pdb: Option<&PdbId>) -> Place {
+    // A name that is no file name is not looked for, so no dump can point out of a store.
+    let Some(key) = pdb.and_then(Key::of_pdb) else { return Place::Missing };
+    match sources.look(&key) {
+        Local::Right(path) => Place::At(Located { path, id: key.id() }),
+        Local::Mismatched(path, is) => Place::Mismatched(Located { path, id: is.to_string() }),
+        Local::Refused(why) => Place::Refused(why),
+        Local::Missing => Place::Missing,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::open::{Found, open};
+    use super::super::sources::Settings;
     use super::*;
 
-    fn find(stores: &[PathBuf], pdb: Option<&PdbId>) -> Found {
-        match locate(stores, pdb) {
-            Place::At(it) => open(&it),
-            Place::Missing => Found::Missing,
+    fn find(store: &std::path::Path, pdb: &PdbId, allow_mismatched: bool) -> (Found, bool) {
+        let settings = Settings { allow_mismatched, ..Settings::default() };
+        match locate(&Sources::new(&[store.into()], &settings), Some(pdb)) {
+            Place::At(it) => (open(&it), false),
+            Place::Mismatched(it) => (open(&it), true),
+            Place::Refused(why) => (Found::Unusable(why), false),
+            Place::Missing => (Found::Missing, false),
         }
     }
 
@@ -96,7 +65,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let folder = store.path().join(leaf).join(pdb(leaf).breakpad());
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("{}.sym", strip_pdb(leaf))), text).unwrap();
+        fs::write(folder.join(leaf.replace("pdb", "sym")), text).unwrap();
         store
     }
 
@@ -104,16 +73,20 @@ mod tests {
     fn a_store_is_found_in_any_case() {
         let text = format!("MODULE windows x86 {} App.pdb\nFUNC 10 4 0 f\n", pdb("").breakpad());
         let store = store("App.pdb", &text);
-        let found = find(&[store.path().into()], Some(&pdb(r"C:\build\app.PDB")));
-        assert!(matches!(found, Found::Symbols(_)), "{found:?}");
+        let (found, mismatched) = find(store.path(), &pdb(r"C:\build\app.PDB"), true);
+        assert!(matches!(found, Found::Symbols(_)) && !mismatched, "{found:?}");
     }
 
     #[test]
-    fn symbols_of_another_build_are_not_used() {
-        let text = "MODULE windows x86 000000000000000000000000000000001 app.pdb\n";
-        let store = store("app.pdb", text);
-        let found = find(&[store.path().into()], Some(&pdb("app.pdb")));
-        assert!(matches!(found, Found::Unusable(_)), "{found:?}");
+    fn symbols_of_another_build_are_used_only_when_that_is_allowed() {
+        let other = "000000000000000000000000000000001";
+        let store =
+            store("app.pdb", &format!("MODULE windows x86 {other} app.pdb\nFUNC 10 4 0 f\n"));
+        let (found, _) = find(store.path(), &pdb("app.pdb"), false);
+        let Found::Unusable(why) = found else { panic!("{found:?}") };
+        assert_eq!(why, format!("app.sym: is for {other}, not for {}", pdb("").breakpad()));
+        let (found, mismatched) = find(store.path(), &pdb("app.pdb"), true);
+        assert!(matches!(found, Found::Symbols(_)) && mismatched, "{found:?}");
     }
 
     #[test]
@@ -123,7 +96,7 @@ mod tests {
         let inner = outer.path().join("store");
         fs::create_dir_all(&inner).unwrap();
         for name in [r"..\..\x.pdb", "../x.pdb", "..", ".", "", "/", "c:x.pdb", r"..\x.pdb\..\.."] {
-            let found = find(std::slice::from_ref(&inner), Some(&pdb(name)));
+            let (found, _) = find(&inner, &pdb(name), true);
             assert!(matches!(found, Found::Missing), "{name}: {found:?}");
         }
     }

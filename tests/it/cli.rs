@@ -10,9 +10,11 @@ use unicode_width::UnicodeWidthStr;
 
 fn oomscope() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oomscope"));
-    for it in ["COLUMNS", "NO_COLOR", "CLICOLOR_FORCE"] {
+    for it in ["COLUMNS", "NO_COLOR", "CLICOLOR_FORCE", "_NT_SYMBOL_PATH", "_NT_ALT_SYMBOL_PATH"] {
         command.env_remove(it);
     }
+    // No test looks into the user's cache.
+    command.env("OOMSCOPE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-cache"));
     command
 }
 
@@ -136,7 +138,7 @@ fn help_is_code_0_and_shows_an_example_of_every_command() {
     let ran = run(&["--help"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     assert!(ran.out.contains("oomscope crash.dmp"), "{}", ran.out);
-    for command in ["report", "map", "heaps", "threads", "address", "explain"] {
+    for command in ["report", "map", "heaps", "threads", "address", "symbols", "explain"] {
         let ran = run(&[command, "--help"]);
         assert_eq!(ran.code, 0);
         assert!(ran.out.contains(&format!("  oomscope {command}")), "{}", ran.out);

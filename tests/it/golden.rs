@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use oomscope::report::model::{HeapFilter, RegionFilter, ThreadFilter};
+use oomscope::report::model::{HeapFilter, RegionFilter, SymbolFilter, ThreadFilter};
 use oomscope::report::{Model, ReportOptions, TextOptions, text, write_json};
 use oomscope::{Analysis, Options, Quiet};
 use rayon::prelude::*;
@@ -170,7 +170,8 @@ fn every_command_says_what_it_said_on_every_sample() {
         let places = places(it);
         let heaps = HeapFilter::default();
         let stat = HeapFilter { sizes: true, limit: 20, ..heaps };
-        let commands: [(&str, Render<'_>, Model); 7] = [
+        let (symbols, missing) = (SymbolFilter::default(), SymbolFilter { missing: true });
+        let commands: [(&str, Render<'_>, Model); 9] = [
             ("report", &|out, w| text::report(out, it, &report, w), Model::of(it, &report)),
             ("map", &|out, w| text::map(out, it, None, w), Model::map(it, None)),
             (
@@ -189,6 +190,16 @@ fn every_command_says_what_it_said_on_every_sample() {
                 "address",
                 &|out, w| text::addresses(out, it, &places, w),
                 Model::addresses(it, &places),
+            ),
+            (
+                "symbols",
+                &|out, w| text::symbols(out, it, &symbols, w),
+                Model::symbols(it, &symbols),
+            ),
+            (
+                "symbols-missing",
+                &|out, w| text::symbols(out, it, &missing, w),
+                Model::symbols(it, &missing),
             ),
         ];
         for (command, render, model) in commands {
@@ -260,7 +271,10 @@ fn the_report_says_what_it_said_on_every_shared_dump() {
         text_of(name, &|out, w| text::heaps(out, &analysis, &stat, w));
         text_of(name, &|out, w| text::threads(out, &analysis, &threads, w));
         text_of(name, &|out, w| text::addresses(out, &analysis, &places, w));
+        let symbols = SymbolFilter::default();
+        text_of(name, &|out, w| text::symbols(out, &analysis, &symbols, w));
         let models = [
+            Model::symbols(&analysis, &symbols),
             Model::map(&analysis, Some(&all)),
             Model::heaps(&analysis, &stat),
             Model::threads(&analysis, &threads),

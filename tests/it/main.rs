@@ -22,6 +22,7 @@ mod readme;
 mod registered;
 mod samples;
 mod stacks;
+mod symbol_server;
 mod threads;
 mod triage;
 mod verdicts;

@@ -34,7 +34,11 @@ fn walk(path: &Path, stores: &[PathBuf]) -> Option<Walked> {
     let dump = Dump::open(path, &mut notes).ok()?;
     let process = Process::read(&dump, &mut notes).ok()?;
     let mut notes = Notes::default();
-    let stacks = stacks::walk(&process, &Symbols { stores: stores.to_vec() }, &mut notes);
+    let stacks = stacks::walk(
+        &process,
+        &Symbols { stores: stores.to_vec(), ..Symbols::default() },
+        &mut notes,
+    );
     Some(Walked { process, stacks, notes })
 }
 

@@ -6,6 +6,7 @@
 
 mod allocs;
 mod content;
+mod symbols;
 mod threads;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
 pub use allocs::{AllocFilter, AllocationSummary, AllocsBy, LeakUnit, StackDatabase};
+pub use symbols::{FetchedSymbol, Symbol, SymbolCache, SymbolFilter};
+pub(in crate::report) use symbols::{outcome, why, why_not};
 pub(super) use threads::named_registers;
 pub use threads::{LastError, NativeSide, ThreadDetails, WaitObject};
 
@@ -88,6 +91,15 @@ pub struct Model {
     /// What is known about addresses that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Vec<Address>>,
+    /// Modules on stacks and their symbols; in a report, when some are those of another build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<Vec<Symbol>>,
+    /// What came of fetching symbol files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetched_symbols: Option<Vec<FetchedSymbol>>,
+    /// The cache of downloads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbol_cache: Option<SymbolCache>,
     /// What findings mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explanations: Option<Vec<Explanation>>,
@@ -917,6 +929,7 @@ impl Model {
             managed: it.managed(),
             threads: Some(it.threads(None)),
             tables: Some(it.tables()),
+            symbols: symbols::doubtful(analysis),
             not_visible: Some(it.not_visible()),
             ..Self::default()
         }
@@ -954,6 +967,7 @@ impl Model {
             schema_version: SCHEMA_VERSION,
             threads: Some(threads),
             deadlocks,
+            symbols: symbols::doubtful(analysis),
             ..Self::default()
         }
     }

@@ -7,6 +7,7 @@ mod explain;
 mod heaps;
 mod map;
 mod report;
+mod symbols;
 mod threads;
 
 pub use super::blocks::blocks;
@@ -16,6 +17,7 @@ pub use explain::explain;
 pub use heaps::heaps;
 pub use map::map;
 pub use report::{report, verdict};
+pub use symbols::{fetched, symbol_cache, symbols};
 pub use threads::threads;
 
 use crate::dump;

@@ -11,6 +11,7 @@ use super::list;
 use crate::Analysis;
 use crate::process::Thread;
 use crate::stacks::{Blocker, Folded, Object, Stack, Trust, fold};
+use crate::symbols::SymbolState;
 
 /// Threads that a group names one by one.
 const NAMED: usize = 12;
@@ -62,7 +63,18 @@ pub fn threads(
         page.blank()?;
         page.text(2, 2, "? found by scanning the stack: a return address, perhaps an old one")?;
     }
-    Ok(())
+    doubtful_names(&mut page, analysis)
+}
+
+/// The modules whose names are those of another build.
+fn doubtful_names(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
+    let other = analysis.symbols.iter().filter(|it| it.state == SymbolState::Mismatched);
+    let other = list(other.map(|it| it.module.for_terminal().into_owned()));
+    if other.is_empty() {
+        return Ok(());
+    }
+    page.blank()?;
+    page.text(2, 2, &format!("names may be wrong, as they are of another build: {other}"))
 }
 
 /// Threads with one stack, at most `frames` of it.
