@@ -144,7 +144,8 @@ pub(super) fn walk(
     }
     let cut = limit < call_stack.frames.len();
     let end = steps.end.lock().ok().and_then(|it| *it);
-    let trusts = steps.trusts.into_inner().unwrap_or_default();
+    let trusts: Vec<(usize, Trust)> =
+        steps.trusts.lock().map(|mut it| std::mem::take(&mut *it)).unwrap_or_default();
     let frames = call_stack.frames.iter().take(limit).enumerate();
     let frames: Vec<Frame> = frames
         .map(|(idx, it)| {
@@ -161,7 +162,7 @@ pub(super) fn walk(
     } else if end == Some(End::Start) {
         None
     } else {
-        Some("no caller was found")
+        Some(steps.why_lost(call_stack.frames.last()))
     };
     let sure = steps.sure.into_inner().min(frames.len());
     Walked { frames, sure, stopped, cut }
@@ -416,6 +417,21 @@ impl Steps<'_> {
                 self.sure.fetch_min(next, Ordering::Relaxed);
                 Ok((found, Trust::Scan))
             }
+        }
+    }
+
+    /// Why there is no caller of the last frame, though there should be one.
+    fn why_lost(&self, last: Option<&StackFrame>) -> &'static str {
+        let Some(last) = last else { return "no caller was found" };
+        let sp = last.context.get_stack_pointer();
+        if self.code.memory.u8(self.stack.end()).is_none() && self.stack.end() <= sp {
+            "the rest of the stack is not in the dump"
+        } else if self.code.memory.u8(last.instruction).is_none() {
+            "no caller was found; the code of the last frame is not in the dump"
+        } else if self.code.names.image(last.instruction).is_none() {
+            "no caller was found; the last frame is generated code without unwind data"
+        } else {
+            "no caller was found on the stack"
         }
     }
 
