@@ -22,6 +22,7 @@ use super::chain::{At, Caller, StackBytes};
 use super::code::{Code, Cpu};
 use super::jit;
 use super::pdata::{Entries, Registers};
+use super::pdata_arm64::{Arm64, Arm64Entries};
 use super::{Frame, Trust};
 use crate::space::{Region, RegionType, State, Va, VaRange};
 use crate::table::DumpText;
@@ -385,6 +386,26 @@ impl Steps<'_> {
             lr: register("lr"),
             exact: !walker.has_grand_callee(),
         };
+        let inside = self.code.inside(at.ip, !at.exact);
+        let header = self.code.names.header(inside);
+        let entries = header.and_then(|pe| Arm64Entries::of_image(self.code.memory, &pe));
+        let state = Arm64 { pc: at.ip, sp: at.sp, fp: at.fp, lr: at.lr.filter(|_| at.exact) };
+        if let Some(caller) = entries.and_then(|it| it.unwind(&state, at.exact)) {
+            let goes_up = at.sp < caller.sp || at.exact && at.sp == caller.sp;
+            if goes_up && caller.pc == 0 {
+                return Err(End::Start);
+            }
+            if goes_up && self.code.is_return_address(caller.pc) {
+                walker.clear_caller_register("lr");
+                walker.clear_caller_register("fp");
+                walker.set_ra(caller.pc).ok_or(End::Lost)?;
+                walker.set_cfa(caller.sp).ok_or(End::Lost)?;
+                if let Some(fp) = caller.fp {
+                    walker.set_caller_register("fp", fp).ok_or(End::Lost)?;
+                }
+                return Ok(Trust::Pdata);
+            }
+        }
         if let Some(end) = self.by_symbol_file(at, ["pc", "sp"], walker) {
             return end;
         }
