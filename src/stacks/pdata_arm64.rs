@@ -180,11 +180,8 @@ impl<'a> Arm64Entries<'a> {
 
     /// Undoes what the codes stand for, without the first `skipped`.
     fn apply(&self, at: &Arm64, codes: &[u8], mut skipped: u32) -> Option<Arm64> {
-        let mut state = Arm64 { lr: None, ..*at };
         // Until it is loaded, the link register is what it was on entry.
-        if skipped != 0 || at.lr.is_some() {
-            state.lr = at.lr;
-        }
+        let mut state = *at;
         let mut rest = codes;
         for _ in 0..MOST_CODES {
             let &first = rest.first()?;

@@ -145,7 +145,7 @@ impl Writer<'_> {
         it: &process::Thread,
         filter: &ThreadFilter,
     ) -> ThreadDetails {
-        let native = self.analysis.native_stacks.iter().find(|it| it.thread == idx);
+        let native = self.analysis.native_stacks.get(idx);
         let registers = |context: Option<&MinidumpContext>| {
             context.filter(|_| filter.full).map(|it| named_registers(it).collect())
         };
