@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::waits::waiting;
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
-use crate::stacks::{Blocker, Object, deadlocks};
+use crate::stacks::{Object, deadlocks};
 
 /// Locks that the finding names.
 const SHOWN_LOCKS: usize = 3;
@@ -71,28 +71,37 @@ impl Check for LockWait {
 
 /// The critical sections that threads wait for, those with most waiters first, and their owners.
 fn held(case: &Case<'_>) -> (Vec<Evidence>, Vec<u32>) {
-    let mut locks: BTreeMap<u64, (&Blocker, u32, usize)> = BTreeMap::new();
+    let mut locks: BTreeMap<u64, Lock> = BTreeMap::new();
     for it in case.stacks.iter().flat_map(|it| &it.blockers) {
-        if let Object::CriticalSection { address, owner, .. } = it.object {
-            locks.entry(address).or_insert((it, owner, 0)).2 += 1;
+        if let Object::CriticalSection { address, owner, known, .. } = it.object {
+            let new = Lock { owner, known, sure: it.sure, waiters: 0 };
+            let lock = locks.entry(address).or_insert(new);
+            lock.waiters = lock.waiters.saturating_add(1);
         }
     }
     let mut locks: Vec<_> = locks.into_iter().collect();
-    locks.sort_by_key(|(_, (_, _, waiters))| std::cmp::Reverse(*waiters));
-    let told = locks.iter().take(SHOWN_LOCKS).map(|(address, (blocker, owner, waiters))| {
-        let gone = match case.process.threads.iter().any(|it| it.id == *owner) {
-            true => "",
-            false => ", which is gone",
-        };
-        let likely = if blocker.sure { "" } else { "likely " };
-        let waiters = match waiters {
+    locks.sort_by_key(|(_, it)| std::cmp::Reverse(it.waiters));
+    let told = locks.iter().take(SHOWN_LOCKS).map(|(address, it)| {
+        let gone = if it.known { "" } else { ", which is gone" };
+        let likely = if it.sure { "" } else { "likely " };
+        let waiters = match it.waiters {
             1 => "1 thread waits".to_owned(),
             it => format!("{it} threads wait"),
         };
+        let owner = it.owner;
         let text = format!(
             "{likely}critical section {address:#x}, held by thread {owner:#x}{gone}; {waiters}"
         );
         Evidence::new("lock", text)
     });
-    (told.collect(), locks.iter().map(|(_, (_, owner, _))| *owner).collect())
+    let owners = locks.iter().filter(|(_, it)| it.known).map(|(_, it)| it.owner);
+    (told.collect(), owners.collect())
+}
+
+/// A critical section that threads wait for.
+struct Lock {
+    owner: u32,
+    known: bool,
+    sure: bool,
+    waiters: usize,
 }

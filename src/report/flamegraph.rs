@@ -16,7 +16,7 @@ use crate::stacks::{Frame, Stack};
 const NARROWEST: f64 = 0.01;
 
 /// Writes a picture of stacks. `lines` are frames, outermost first, joined by `;`, each with its
-/// weight in `unit`s ("threads", "bytes"); [`line`] makes one of frames. Lines that are equal are
+/// weight in `unit`s ("threads", "bytes"); [`line()`] makes one of frames. Lines that are equal are
 /// added up. The same lines give the same bytes.
 ///
 /// # Errors

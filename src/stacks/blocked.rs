@@ -53,6 +53,8 @@ pub enum Object {
         address: Va,
         /// Id of the thread that holds it.
         owner: u32,
+        /// Whether that thread is in the dump. A thread that ended keeps what it held.
+        known: bool,
         /// How often the owner has entered it.
         recursion: u32,
     },
@@ -243,11 +245,12 @@ impl Walk<'_> {
         let recursion = memory.u32(field(size.checked_add(4)?)?)?;
         let owner = u32::try_from(memory.pointer(field(size.checked_add(8)?)?)?).ok()?;
         // Without the debug information, only a thread that exists makes it believable.
-        let known = self.code.process.threads.iter().any(|it| it.id == owner);
+        let known = self.code.threads.contains(&owner);
         let held = count != -1 && (1..DEEPEST_RECURSION).contains(&recursion) && owner != 0;
         (held && (known || debug != none)).then_some(Object::CriticalSection {
             address: va,
             owner,
+            known,
             recursion,
         })
     }
@@ -324,8 +327,8 @@ impl Walk<'_> {
     }
 
     fn known(&self, value: u64) -> Option<Object> {
-        let handles = &self.code.process.handles.as_ref()?.handles;
-        let it = handles.iter().find(|it| it.value == value && it.value != 0)?;
+        let idx = *self.code.handles.get(&value).filter(|_| value != 0)?;
+        let it = self.code.process.handles.as_ref()?.handles.get(idx)?;
         Some(Object::Handle {
             value,
             type_name: it.type_name.clone(),

@@ -4,6 +4,8 @@
 //! says which function it went to. That is what tells a real caller from what an earlier call left
 //! behind.
 
+use std::collections::{HashMap, HashSet};
+
 use super::dynamic::Dynamic;
 use crate::process::{Image, PeHeader, Process};
 use crate::space::{Memory, State, Va, VaRange};
@@ -72,6 +74,10 @@ pub(super) struct Code<'a> {
     pub(super) cpu: Cpu,
     /// Unwind data that generated code has registered.
     pub(super) dynamic: Dynamic,
+    /// Ids of the threads.
+    pub(super) threads: HashSet<u32>,
+    /// Handles by their value: indices in the process's list.
+    pub(super) handles: HashMap<u64, usize>,
 }
 
 impl<'a> Code<'a> {
@@ -85,7 +91,10 @@ impl<'a> Code<'a> {
             Cpu::X64 => Dynamic::find(process, memory),
             _ => Dynamic::default(),
         };
-        Self { process, names, memory, cpu, dynamic }
+        let threads = process.threads.iter().map(|it| it.id).collect();
+        let handles = process.handles.iter().flat_map(|it| &it.handles).enumerate();
+        let handles = handles.map(|(idx, it)| (it.value, idx)).collect();
+        Self { process, names, memory, cpu, dynamic, threads, handles }
     }
 
     /// The image at `va`, when its code is of the kind that is walked.

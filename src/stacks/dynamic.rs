@@ -24,6 +24,8 @@ const MOST_TABLES: usize = 65_536;
 const MOST_ENTRIES: usize = 1 << 21;
 /// Bytes of ntdll's data that are searched; all of it is some hundred KiB.
 const SEARCHED: u64 = 4 << 20;
+/// Nodes that are looked at while the list's head is searched.
+const MOST_NODES: usize = 1 << 20;
 /// Tables that may lie over one another.
 const MOST_OVERLAPS: usize = 16;
 /// `RF_CALLBACK`.
@@ -68,13 +70,13 @@ impl Dynamic {
         let ntdll = process.images.iter().filter(|it| it.is("ntdll.dll")).find(is_64);
         let Some(pe) = ntdll.and_then(|it| it.pe) else { return };
         let data = pe.sections(memory);
-        let mut left = SEARCHED;
+        let (mut left, mut budget) = (SEARCHED, MOST_NODES);
         for section in data.iter().filter(|it| it.is_writable()) {
             let size = section.size.min(left);
             left = left.saturating_sub(size);
             for at in 0..size / 8 {
                 let head = section.start.saturating_add(at.saturating_mul(8));
-                let Some(nodes) = list(memory, head) else { continue };
+                let Some(nodes) = list(memory, head, &mut budget) else { continue };
                 for node in nodes {
                     self.read_table(memory, node);
                 }
@@ -125,7 +127,7 @@ struct Node {
 }
 
 /// The tables behind a head, when it is one.
-fn list(memory: &Memory, head: Va) -> Option<Vec<Node>> {
+fn list(memory: &Memory, head: Va, budget: &mut usize) -> Option<Vec<Node>> {
     let mut nodes = Vec::new();
     let (mut at, mut before) = (memory.u64(head)?, head);
     // Most words are no pointers, and an empty list points to itself.
@@ -136,6 +138,7 @@ fn list(memory: &Memory, head: Va) -> Option<Vec<Node>> {
         if MOST_TABLES <= nodes.len() || memory.u64(at.checked_add(8)?)? != before {
             return None;
         }
+        *budget = budget.checked_sub(1)?;
         nodes.push(node(memory, at)?);
         (before, at) = (at, memory.u64(at)?);
     }

@@ -7,6 +7,7 @@ mod dynamic;
 mod fold;
 mod jit;
 mod pdata;
+mod pdata_arm64;
 mod rules;
 mod target;
 mod waits;

@@ -9,10 +9,12 @@ use super::waits::has_module;
 use crate::space::{Memory, Va};
 use crate::table::DumpText;
 
-/// Words of the stack that are looked at.
-const STACK_WORDS: u64 = 4096;
-/// Of these, words whose objects are looked into as well.
-const OBJECTS: u64 = 1024;
+/// Words of all stacks together that are looked at. A dump may claim a hundred thousand threads.
+const WORDS_IN_ALL: u64 = 1 << 22;
+/// Words of one stack, at least and at most.
+const STACK_WORDS: (u64, u64) = (64, 4096);
+/// Of this part of them the objects are looked into as well.
+const OBJECTS_PART: u64 = 4;
 /// Words of an object.
 const OBJECT_WORDS: u64 = 32;
 /// Longer ones are cut.
@@ -37,13 +39,14 @@ pub(super) fn target(walk: &Walk<'_>) -> Option<DumpText> {
     let start = walk.frames.first()?.sp;
     let end = walk.frames.get(behind).or(walk.frames.last())?.sp;
     let words = end.saturating_sub(start).checked_div(word)?.saturating_add(ARGUMENTS);
-    let words = words.min(STACK_WORDS);
+    let share = WORDS_IN_ALL / (walk.code.process.threads.len() as u64).max(1);
+    let words = words.min(share.clamp(STACK_WORDS.0, STACK_WORDS.1));
     let at = |it: u64| start.checked_add(it.checked_mul(word)?);
     let value = |it: u64| stack.word(at(it)?, word);
     let on_stack = || (0..words).find_map(|it| url(memory, at(it)?));
     let behind_one = || (0..words).find_map(|it| url(memory, value(it)?));
     let behind_two = || {
-        (0..words.min(OBJECTS)).filter_map(value).find_map(|object| {
+        (0..words.div_ceil(OBJECTS_PART)).filter_map(value).find_map(|object| {
             // Objects are in memory of their own, not in code and not in other frames.
             let is_object = object % word == 0 && walk.code.names.image(object).is_none();
             if !is_object || stack.word(object, word).is_some() {

@@ -22,6 +22,7 @@ use super::chain::{At, Caller, StackBytes};
 use super::code::{Code, Cpu};
 use super::jit;
 use super::pdata::{Entries, Registers};
+use super::pdata_arm64::{Arm64, Arm64Entries};
 use super::{Frame, Trust};
 use crate::space::{Region, RegionType, State, Va, VaRange};
 use crate::table::DumpText;
@@ -144,7 +145,8 @@ pub(super) fn walk(
     }
     let cut = limit < call_stack.frames.len();
     let end = steps.end.lock().ok().and_then(|it| *it);
-    let trusts = steps.trusts.into_inner().unwrap_or_default();
+    let trusts: Vec<(usize, Trust)> =
+        steps.trusts.lock().map(|mut it| std::mem::take(&mut *it)).unwrap_or_default();
     let frames = call_stack.frames.iter().take(limit).enumerate();
     let frames: Vec<Frame> = frames
         .map(|(idx, it)| {
@@ -161,7 +163,7 @@ pub(super) fn walk(
     } else if end == Some(End::Start) {
         None
     } else {
-        Some("no caller was found")
+        Some(steps.why_lost(call_stack.frames.last()))
     };
     let sure = steps.sure.into_inner().min(frames.len());
     Walked { frames, sure, stopped, cut }
@@ -384,6 +386,26 @@ impl Steps<'_> {
             lr: register("lr"),
             exact: !walker.has_grand_callee(),
         };
+        let inside = self.code.inside(at.ip, !at.exact);
+        let header = self.code.names.header(inside);
+        let entries = header.and_then(|pe| Arm64Entries::of_image(self.code.memory, &pe));
+        let state = Arm64 { pc: at.ip, sp: at.sp, fp: at.fp, lr: at.lr.filter(|_| at.exact) };
+        if let Some(caller) = entries.and_then(|it| it.unwind(&state, at.exact)) {
+            let goes_up = at.sp < caller.sp || at.exact && at.sp == caller.sp;
+            if goes_up && caller.pc == 0 {
+                return Err(End::Start);
+            }
+            if goes_up && self.code.is_return_address(caller.pc) {
+                walker.clear_caller_register("lr");
+                walker.clear_caller_register("fp");
+                walker.set_ra(caller.pc).ok_or(End::Lost)?;
+                walker.set_cfa(caller.sp).ok_or(End::Lost)?;
+                if let Some(fp) = caller.fp {
+                    walker.set_caller_register("fp", fp).ok_or(End::Lost)?;
+                }
+                return Ok(Trust::Pdata);
+            }
+        }
         if let Some(end) = self.by_symbol_file(at, ["pc", "sp"], walker) {
             return end;
         }
@@ -416,6 +438,21 @@ impl Steps<'_> {
                 self.sure.fetch_min(next, Ordering::Relaxed);
                 Ok((found, Trust::Scan))
             }
+        }
+    }
+
+    /// Why there is no caller of the last frame, though there should be one.
+    fn why_lost(&self, last: Option<&StackFrame>) -> &'static str {
+        let Some(last) = last else { return "no caller was found" };
+        let sp = last.context.get_stack_pointer();
+        if self.code.memory.u8(self.stack.end()).is_none() && self.stack.end() <= sp {
+            "the rest of the stack is not in the dump"
+        } else if self.code.memory.u8(last.instruction).is_none() {
+            "no caller was found; the code of the last frame is not in the dump"
+        } else if self.code.names.image(last.instruction).is_none() {
+            "no caller was found; the last frame is generated code without unwind data"
+        } else {
+            "no caller was found on the stack"
         }
     }
 

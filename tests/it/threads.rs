@@ -4,10 +4,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use oomscope::dump::Dump;
+use oomscope::notes::{Note, Notes};
 use oomscope::report::model::ThreadFilter;
 use oomscope::report::{Model, TextOptions, text};
 use oomscope::stacks::{self, Part, RULES, Trust};
-use oomscope::synth::{ImageSpec, RegionSpec, SynthDump, ThreadSpec};
+use oomscope::synth::{ImageSpec, RegionSpec, SynthDump, ThreadSpec, mutate};
 use oomscope::{Analysis, Options, Quiet};
 
 use crate::dumps;
@@ -310,4 +312,32 @@ fn a_flame_graph_is_drawn_and_does_not_take_the_dump_s_place() {
     assert!(drawn.contains("ntdll!RtlEnterCriticalSection (2 threads"), "{drawn}");
     run(&dump).code(1);
     assert_eq!(std::fs::read(&dump).unwrap(), bytes);
+}
+
+#[test]
+fn damaged_locks_and_function_tables_are_survived() {
+    let mut stream: Vec<u8> =
+        [24_u32, 32, 0, 12, 1, 0].iter().flat_map(|it| it.to_le_bytes()).collect();
+    for word in [CODE, CODE + 0x1_0000, CODE, 1] {
+        stream.extend(word.to_le_bytes());
+    }
+    stream.extend(entry(0x100, 0x180, 0x1000));
+    let dumps = [
+        waiters(&[(5, LOCKS + 0x20, 6), (6, LOCKS + 0x60, 5)]).build(),
+        in_generated_code().raw_stream(13, stream).build(),
+    ];
+    for (bytes, seed) in dumps.iter().flat_map(|it| (0..150).map(move |seed| (it, seed))) {
+        let mut notes = Notes::default();
+        let Ok(dump) = Dump::from_bytes(mutate(bytes, seed), &mut notes) else { continue };
+        let options = Options { wow64_native: true, ..Options::default() };
+        let Ok(analysis) = Analysis::of_dump(&dump, "a.dmp".into(), &options, &Quiet, notes) else {
+            continue;
+        };
+        assert_eq!(analysis.notes.count(Note::InternalError), 0, "seed {seed}");
+        let filter = ThreadFilter { full: true, ..ThreadFilter::default() };
+        let mut out = Vec::new();
+        text::threads(&mut out, &analysis, &filter, TextOptions::default()).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.lines().all(|it| !it.chars().any(char::is_control)), "seed {seed}");
+    }
 }

@@ -697,9 +697,9 @@ pub struct Thread {
     /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
-    /// When it began, its stack, its last error and its registers; `threads` only.
+    /// When it began, its stack, its last error and its registers.
     #[serde(flatten)]
-    pub details: Option<ThreadDetails>,
+    pub details: ThreadDetails,
     /// Calls, innermost first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames: Option<Vec<Frame>>,
@@ -927,7 +927,8 @@ impl Model {
             allocations: Some(it.allocations()).filter(|it| it.stacks != 0),
             leak_units: Some(it.leak_units()),
             managed: it.managed(),
-            threads: Some(it.threads(None)),
+            threads: Some(it.threads(&ThreadFilter::default())),
+            deadlocks: it.deadlocks(),
             tables: Some(it.tables()),
             symbols: symbols::doubtful(analysis),
             not_visible: Some(it.not_visible()),
@@ -957,12 +958,12 @@ impl Model {
     /// The threads that pass the filter.
     pub fn threads(analysis: &Analysis, filter: &ThreadFilter) -> Self {
         let it = Writer { analysis, bitness: analysis.process.bitness };
-        let mut threads = it.threads(Some(filter));
+        let mut threads = it.threads(filter);
         threads.retain(|it| {
             let waits = it.wait.as_ref().map(|it| it.kind.as_str());
             filter.passes(it.id, waits)
         });
-        let deadlocks = Some(it.deadlocks()).filter(|it| !it.is_empty());
+        let deadlocks = it.deadlocks();
         Self {
             schema_version: SCHEMA_VERSION,
             threads: Some(threads),
@@ -1337,7 +1338,7 @@ impl Writer<'_> {
         }
     }
 
-    fn threads(&self, details: Option<&ThreadFilter>) -> Vec<Thread> {
+    fn threads(&self, filter: &ThreadFilter) -> Vec<Thread> {
         let (process, stacks) = (&self.analysis.process, &self.analysis.stacks);
         let id_of = |stack: usize| {
             let thread = stacks.get(stack).and_then(|it| process.threads.get(it.thread));
@@ -1368,7 +1369,7 @@ impl Writer<'_> {
                 stack_reserved_bytes: reserved,
                 raised_exception: it.raised_exception,
                 wait: stack.and_then(|it| self.wait(it.0)),
-                details: details.map(|filter| self.thread_details(idx, it, filter)),
+                details: self.thread_details(idx, it, filter),
                 frames,
                 stopped: stack.and_then(|it| it.0.stopped).map(str::to_owned),
                 folded_with: stack.map(|it| it.1.clone()).unwrap_or_default(),

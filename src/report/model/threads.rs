@@ -129,14 +129,16 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) fn deadlocks(&self) -> Vec<Vec<u32>> {
+    pub(super) fn deadlocks(&self) -> Option<Vec<Vec<u32>>> {
         let (process, stacks) = (&self.analysis.process, &self.analysis.stacks);
         let id = |idx: usize| {
             let stack = stacks.get(idx)?;
             process.threads.get(stack.thread).map(|it| it.id)
         };
         let cycles = stacks::deadlocks(process, stacks).into_iter();
-        cycles.map(|it| it.into_iter().filter_map(id).collect()).collect()
+        let cycles: Vec<Vec<u32>> =
+            cycles.map(|it| it.into_iter().filter_map(id).collect()).collect();
+        (!cycles.is_empty()).then_some(cycles)
     }
 
     pub(super) fn thread_details(
@@ -145,7 +147,7 @@ impl Writer<'_> {
         it: &process::Thread,
         filter: &ThreadFilter,
     ) -> ThreadDetails {
-        let native = self.analysis.native_stacks.iter().find(|it| it.thread == idx);
+        let native = self.analysis.native_stacks.get(idx);
         let registers = |context: Option<&MinidumpContext>| {
             context.filter(|_| filter.full).map(|it| named_registers(it).collect())
         };

@@ -119,7 +119,7 @@ pub(super) fn group(
         details(page, analysis, thread)?;
     }
     calls(page, stack, frames.unwrap_or(usize::MAX))?;
-    let native = analysis.native_stacks.iter().find(|it| it.thread == stack.thread);
+    let native = analysis.native_stacks.get(stack.thread);
     if let (Some(native), Some(thread)) = (native, thread) {
         page.text(4, 2, "the 64-bit side:")?;
         if let (true, Some(context)) = (full, &thread.native_context) {
@@ -146,20 +146,14 @@ pub(in crate::report) fn blocker(analysis: &Analysis, it: &Blocker) -> String {
     let likely = if it.sure { "" } else { "likely " };
     let bitness = analysis.process.bitness;
     match &it.object {
-        Object::CriticalSection { address, owner, recursion } => {
-            let owner_stack = analysis.stacks.iter().find(|it| {
-                analysis.process.threads.get(it.thread).is_some_and(|it| it.id == *owner)
-            });
-            let holder = match owner_stack {
-                Some(it) => thread_name(analysis, it).replacen("Thread", "thread", 1),
-                None => format!("thread {owner:#x}, which is gone"),
-            };
+        Object::CriticalSection { address, owner, known, recursion } => {
+            let gone = if *known { "" } else { ", which is gone" };
             let times = match recursion {
                 1 => String::new(),
                 it => format!(" ({it} times)"),
             };
             let address = units::address(*address, bitness);
-            format!("{likely}critical section {address}, held by {holder}{times}")
+            format!("{likely}critical section {address}, held by thread {owner:#x}{gone}{times}")
         }
         Object::SrwLock { address } => {
             format!(
