@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use oomscope::report::model::{HeapFilter, RegionFilter, SymbolFilter, ThreadFilter};
+use oomscope::report::blocks::{BlockFilter, write_block_lines};
+use oomscope::report::model::{AllocFilter, HeapFilter, RegionFilter, SymbolFilter, ThreadFilter};
 use oomscope::report::{Model, ReportOptions, TextOptions, text, write_json};
 use oomscope::{Analysis, Options, Quiet};
 use rayon::prelude::*;
@@ -171,7 +172,8 @@ fn every_command_says_what_it_said_on_every_sample() {
         let heaps = HeapFilter::default();
         let stat = HeapFilter { sizes: true, limit: 20, ..heaps };
         let (symbols, missing) = (SymbolFilter::default(), SymbolFilter { missing: true });
-        let commands: [(&str, Render<'_>, Model); 9] = [
+        let allocs = AllocFilter { limit: 10, ..AllocFilter::default() };
+        let commands: [(&str, Render<'_>, Model); 10] = [
             ("report", &|out, w| text::report(out, it, &report, w), Model::of(it, &report)),
             ("map", &|out, w| text::map(out, it, None, w), Model::map(it, None)),
             (
@@ -181,6 +183,7 @@ fn every_command_says_what_it_said_on_every_sample() {
             ),
             ("heaps", &|out, w| text::heaps(out, it, &heaps, w), Model::heaps(it, &heaps)),
             ("heaps-stat", &|out, w| text::heaps(out, it, &stat, w), Model::heaps(it, &stat)),
+            ("allocs", &|out, w| text::allocs(out, it, &allocs, w), Model::allocs(it, &allocs)),
             (
                 "threads",
                 &|out, w| text::threads(out, it, &threads, w),
@@ -202,6 +205,19 @@ fn every_command_says_what_it_said_on_every_sample() {
                 Model::symbols(it, &missing),
             ),
         ];
+        // Blocks are an object a line: there is no end to them.
+        let blocks = BlockFilter { limit: Some(20), ..BlockFilter::default() };
+        let mut lines = Vec::new();
+        write_block_lines(&mut lines, it, &blocks).unwrap();
+        let found = [
+            compare(
+                &format!("blocks/{name}.txt"),
+                &text_of("blocks", &|out, w| text::blocks(out, it, &blocks, w)),
+                true,
+            ),
+            compare(&format!("blocks/{name}.jsonl"), &String::from_utf8(lines).unwrap(), true),
+        ];
+        differences.lock().unwrap().extend(found.into_iter().flatten());
         for (command, render, model) in commands {
             let what = format!("{command}/{name}");
             let (text, json) = (text_of(&what, render), json(&model));

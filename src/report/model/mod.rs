@@ -789,8 +789,8 @@ pub struct Address {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<BlockPlace>,
     /// The blocks before and behind it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub neighbors: Vec<BlockPlace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbors: Option<Vec<BlockPlace>>,
     /// The managed heap that it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_heap: Option<GcRange>,
@@ -1457,7 +1457,7 @@ impl Writer<'_> {
             image: process.images.at(va).map(|it| self.image(it, va)),
             heap: it.heaps.iter().find_map(part),
             block,
-            neighbors: neighbors.unwrap_or_default(),
+            neighbors,
             managed_heap: gc.map(|it| self.gc_range(it)),
             stack_of_thread: stack.map(|it| it.id),
         }

@@ -99,7 +99,7 @@ fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
         if let Some(text) = &block.text {
             page.labelled("Holds", text)?;
         }
-        for it in &it.neighbors {
+        for it in it.neighbors.iter().flatten() {
             let side = if it.header < block.header { "before" } else { "behind" };
             let words = [
                 format!("{} block at {}", it.state, it.user_address),
