@@ -30,6 +30,12 @@ pub enum BlockKind {
     Lfh,
     /// A reservation of its own.
     Virtual,
+    /// Whole pages of a segment heap.
+    Pages,
+    /// The part of a segment heap for blocks of variable size (VS).
+    Variable,
+    /// Page heap: pages of its own, with a guard page behind it.
+    Guarded,
 }
 
 /// A block of a heap.
@@ -63,7 +69,11 @@ pub fn for_each_block(
 ) {
     match heap.kind {
         HeapKind::Nt => super::nt_heap::blocks::for_each_block(process, heap, &mut visit),
-        HeapKind::Segment | HeapKind::PageHeap | HeapKind::Unknown => {}
+        HeapKind::Segment => {
+            super::segment_heap::blocks::for_each_block(process, heap, &mut visit);
+        }
+        HeapKind::PageHeap => super::page_heap::for_each_block(process, heap, &mut visit),
+        HeapKind::Unknown => {}
     }
 }
 

@@ -12,8 +12,14 @@
 //!   Parent, LeftChild, RightChild                    0, 4, 8           0, 8, 0x10
 //! ntdll!_DPH_HEAP_BLOCK
 //!   TableLinks RTL_BALANCED_LINKS                    0x00              0x00
+//!   pUserAllocation                                  0x10              0x20
 //!   pVirtualBlock                                    0x14              0x28
 //!   nVirtualBlockSize                                0x18              0x30
+//!   nUserRequestedSize                               0x20              0x40
+//!   StackTrace                                       0x30              0x60
+//! ntdll!_DPH_BLOCK_INFORMATION, right before the user's bytes (size 0x20, 0x40)
+//!   StartStamp u32 = ABCDBBBB                        0x00              0x00
+//!   EndStamp u32 = DCBABBBB                          0x1c              0x3c
 //! ```
 //!
 //! The table's own links are the root's parent: the tree hangs on its `RightChild`. The handle's first
@@ -22,11 +28,14 @@
 //! that no list shows.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 
 use super::nt_heap::blank;
+use super::nt_heap::blocks::{Corruption, CorruptionKind, Event};
 use super::nt_heap::side::{Side, heap_claim, page_aligned};
 use super::nt_heap::survey::{Found, Survey};
-use super::{Account, Claim, Heap, HeapKind, Owner, Strength};
+use super::nt_heap::walk::count;
+use super::{Account, Block, BlockKind, BlockState, Claim, Heap, HeapKind, Owner, Strength};
 use crate::notes::{Note, Notes, Place};
 use crate::process::Process;
 use crate::space::{PAGE, Va, VaRange};
@@ -47,7 +56,8 @@ impl Owner for PageHeap {
 fn account(survey: &Survey<'_>, notes: &mut Notes) -> Account {
     let mut account = Account::default();
     for (handle, side) in survey.of_kind(&[Found::PageHeap]) {
-        let (heap, claims) = heap(side, handle.address, notes);
+        let (mut heap, claims) = heap(side, handle.address, notes);
+        walk(side, &mut heap, notes);
         account.heaps.push(heap);
         account.claims.extend(claims);
     }
@@ -65,9 +75,18 @@ struct Offsets {
     normal_heap: u64,
     block: u64,
     block_size: u64,
+    user: u64,
+    requested: u64,
+    trace: u64,
+    /// Size of `_DPH_BLOCK_INFORMATION`.
+    information: u64,
 }
 
 const X86: Offsets = Offsets {
+    user: 0x10,
+    requested: 0x20,
+    trace: 0x30,
+    information: 0x20,
     flags: 0x04,
     busy_nodes: 0x20,
     busy_count: 0x5c,
@@ -78,6 +97,10 @@ const X86: Offsets = Offsets {
 };
 
 const X64: Offsets = Offsets {
+    user: 0x20,
+    requested: 0x40,
+    trace: 0x60,
+    information: 0x40,
     flags: 0x04,
     busy_nodes: 0x38,
     busy_count: 0xa8,
@@ -167,6 +190,95 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
         claims.push(heap_claim(range, strength, what, evidence));
     }
     (heap, claims)
+}
+
+/// Stamps of a block that is in use.
+const START_STAMP: u32 = 0xabcd_bbbb;
+const END_STAMP: u32 = 0xdcba_bbbb;
+
+/// What the node of a busy block says about it.
+fn block(side: &Side<'_>, node: Va) -> Option<Event> {
+    let o = offsets(side);
+    let start = side.pointer(node, o.block)?;
+    let size = side.pointer(node, o.block_size)?;
+    let range = VaRange::new(start, size).filter(|_| page_aligned(start))?;
+    let user = side.pointer(node, o.user).filter(|it| range.contains(*it));
+    let requested = side.pointer(node, o.requested);
+    let corrupt = |kind| {
+        Event::Corrupt(Corruption {
+            address: start,
+            kind,
+            before: None,
+            after: Some(range.end()),
+            skipped_bytes: 0,
+        })
+    };
+    let (Some(user), Some(requested)) = (user, requested) else {
+        return Some(corrupt(CorruptionKind::Size));
+    };
+    if range.end().saturating_sub(user) < requested {
+        return Some(corrupt(CorruptionKind::Size));
+    }
+    // Where the block's own pages are in the dump, they bear its stamps.
+    let information = user.saturating_sub(o.information);
+    let stamps = (side.u32(information, 0), side.u32(information, o.information.saturating_sub(4)));
+    if let (Some(first), Some(last)) = stamps
+        && (first, last) != (START_STAMP, END_STAMP)
+    {
+        return Some(corrupt(CorruptionKind::Stamp));
+    }
+    Some(Event::Block(Block {
+        header: start,
+        user,
+        requested,
+        allocated: size,
+        state: BlockState::Busy,
+        kind: BlockKind::Guarded,
+        trace: side.pointer(node, o.trace).filter(|it| *it != 0),
+    }))
+}
+
+/// Nodes of busy blocks, by the address of the block.
+fn in_order(side: &Side<'_>, heap: Va) -> (Vec<Va>, bool) {
+    let o = offsets(side);
+    let found = nodes(side, heap.saturating_add(PAGE).saturating_add(o.busy_nodes));
+    let mut all = found.all;
+    all.sort_by_key(|it| (side.pointer(*it, o.block), *it));
+    (all, found.broken.is_none())
+}
+
+/// Counts the blocks of a heap.
+fn walk(side: &Side<'_>, heap: &mut Heap, notes: &mut Notes) {
+    let (nodes, whole) = in_order(side, heap.address);
+    let events: Vec<Event> = nodes.iter().filter_map(|it| block(side, *it)).collect();
+    let unread = nodes.len().saturating_sub(events.len());
+    let mut found = count(&[events], |events, visit| events.iter().copied().for_each(&mut *visit));
+    found.complete = whole && unread == 0;
+    if found.corrupt_blocks != 0 {
+        let first = found.corrupt.first().map_or(heap.address, |it| it.address);
+        notes.add_many(Note::HeapCorrupt, found.corrupt_blocks, Place::Va(first));
+        let blocks = found.corrupt_blocks;
+        heap.notes.push(format!("{blocks} blocks are damaged, the first at {first:#010x}"));
+    }
+    heap.walk = Some(found);
+}
+
+/// Visits every block of `heap`, in address order.
+pub(super) fn for_each_block(
+    process: &Process,
+    heap: &Heap,
+    visit: &mut dyn FnMut(Block) -> ControlFlow<()>,
+) {
+    let sides = Side::all(process);
+    let Some(side) = sides.iter().find(|it| it.native == heap.wow64_native) else { return };
+    let (nodes, _) = in_order(side, heap.address);
+    for event in nodes.iter().filter_map(|it| block(side, *it)) {
+        if let Event::Block(it) = event
+            && visit(it).is_break()
+        {
+            return;
+        }
+    }
 }
 
 struct Nodes {

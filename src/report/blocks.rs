@@ -100,6 +100,9 @@ pub(crate) fn kind_id(kind: BlockKind) -> &'static str {
         BlockKind::Backend => "backend",
         BlockKind::Lfh => "lfh",
         BlockKind::Virtual => "virtual",
+        BlockKind::Pages => "pages",
+        BlockKind::Variable => "vs",
+        BlockKind::Guarded => "page-heap",
     }
 }
 

@@ -21,6 +21,7 @@ mod peer;
 mod readme;
 mod registered;
 mod samples;
+mod segment_blocks;
 mod stacks;
 mod symbol_server;
 mod threads;

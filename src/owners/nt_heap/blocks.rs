@@ -40,6 +40,8 @@ pub enum CorruptionKind {
     PreviousSize,
     /// The header of an LFH slot has bits that none has.
     LfhHeader,
+    /// The stamps that page heap puts before the user's bytes are gone.
+    Stamp,
 }
 
 impl CorruptionKind {
@@ -50,6 +52,7 @@ impl CorruptionKind {
             CorruptionKind::Size => "its size leads nowhere",
             CorruptionKind::PreviousSize => "it disagrees with the block before it",
             CorruptionKind::LfhHeader => "it is no header of an LFH slot",
+            CorruptionKind::Stamp => "the stamps before it are gone",
         }
     }
 }
@@ -70,7 +73,8 @@ pub struct Corruption {
 }
 
 /// What a walk meets.
-pub(super) enum Event {
+#[derive(Debug, Clone, Copy)]
+pub(in crate::owners) enum Event {
     Block(Block),
     Corrupt(Corruption),
     /// Committed bytes that are not in the dump.

@@ -148,6 +148,28 @@ fn merge(into: &mut Tally, part: Counted) {
     into.sizes.merge(part.sizes);
 }
 
+/// What the walks of parts of one heap find, side by side, added up in order. Who calls says
+/// whether that is all, and what could not be read.
+pub(in crate::owners) fn count<P: Sync>(
+    parts: &[P],
+    walk: impl Fn(&P, &mut dyn FnMut(Event)) + Sync,
+) -> HeapWalk {
+    let counted: Vec<Counted> = parts
+        .par_iter()
+        .map(|part| {
+            let mut tally = Tally::default();
+            walk(part, &mut |event| tally.add(event));
+            let sizes = std::mem::take(&mut tally.sizes).compact();
+            Counted { tally, sizes }
+        })
+        .collect();
+    let mut total = Tally::default();
+    counted.into_iter().for_each(|it| merge(&mut total, it));
+    let busy = total.walk.busy_bytes;
+    total.walk.sizes = total.sizes.into_groups(busy);
+    total.walk
+}
+
 /// Walks the NT heaps among `heaps`. `whole` tells of each whether all its segments are known.
 pub(super) fn walk_all(sides: &[Side<'_>], heaps: &mut [Heap], whole: &[bool], notes: &mut Notes) {
     let mut taken = Taken::default();

@@ -30,14 +30,17 @@
 //! `Heap` points back. A segment's size is that of its mask; all segments of a process hide the
 //! same key in their `Signature`, which is how we know that the walk went right.
 
+pub(super) mod blocks;
+mod lfh;
+
 use std::collections::{BTreeSet, HashSet};
 
-use super::nt_heap::blank;
-use super::nt_heap::layout::signature_offset;
-use super::nt_heap::side::{Side, heap_claim};
-use super::nt_heap::survey::{Found, Survey};
-use super::{Account, Claim, Heap, HeapKind, Owner, Strength};
 use crate::notes::{Note, Notes, Place};
+use crate::owners::nt_heap::blank;
+use crate::owners::nt_heap::layout::signature_offset;
+use crate::owners::nt_heap::side::{Side, heap_claim};
+use crate::owners::nt_heap::survey::{Found, Survey};
+use crate::owners::{Account, Claim, Heap, HeapKind, Owner, Strength};
 use crate::process::Process;
 use crate::space::{ALLOCATION_GRANULARITY, PAGE, Va, VaRange};
 
@@ -57,7 +60,8 @@ impl Owner for SegmentHeap {
 fn account(survey: &Survey<'_>, notes: &mut Notes) -> Account {
     let mut account = Account::default();
     for (handle, side) in survey.of_kind(&[Found::Segment]) {
-        let (heap, claims) = heap(side, handle.address, notes);
+        let (mut heap, claims) = heap(side, handle.address, notes);
+        blocks::walk(side, &mut heap, notes);
         account.heaps.push(heap);
         account.claims.extend(claims);
     }
@@ -343,6 +347,26 @@ struct Large {
     committed: u64,
     /// `AllocatedPages` of all, in bytes.
     pages_bytes: u64,
+}
+
+/// The nodes of the tree of large blocks, as far as it can be followed.
+fn large_nodes(side: &Side<'_>, tree: Va) -> Vec<Va> {
+    let pointer = side.pointer_size();
+    let encoded = side.pointer(tree, pointer).is_some_and(|it| it & 1 != 0);
+    let mut seen = HashSet::new();
+    let mut nodes = Vec::new();
+    let mut waiting = vec![(tree, side.pointer(tree, 0))];
+    while let Some((holder, link)) = waiting.pop() {
+        let Some(link) = link.filter(|it| *it != 0) else { continue };
+        let node = if encoded { link ^ holder } else { link };
+        if node == 0 || side.limits.list_steps <= seen.len() || !seen.insert(node) {
+            continue;
+        }
+        nodes.push(node);
+        waiting.push((node, side.pointer(node, 0)));
+        waiting.push((node, side.pointer(node, pointer)));
+    }
+    nodes
 }
 
 /// Walks `LargeAllocMetadata`, a red-black tree. Where the tree is marked as encoded, links are
