@@ -36,7 +36,7 @@ fn main() {
     write_symbols(&store);
     let path = folder.join("stacks.dmp");
     write_dump(&path);
-    let symbols = Symbols { stores: vec![store] };
+    let symbols = Symbols { stores: vec![store], ..Symbols::default() };
     println!("{:<44} {:>9} {:>9} {:>10}", "measured", "median", "frames", "promised");
     let size = path.metadata().unwrap().len() as f64 / 1e9;
     let walk = |promised: &str, what: &str, symbols: &Symbols| {

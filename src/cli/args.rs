@@ -277,6 +277,9 @@ pub(super) struct HeapArgs {
     /// Busy blocks by requested size: count, total, percent of the heap's busy bytes
     #[arg(long)]
     stat: bool,
+    /// Count by what was asked for, or by the bytes that blocks take
+    #[arg(long, value_enum, default_value = "requested", value_name = "WHAT", requires = "stat")]
+    by: BySize,
     /// Only this heap, by its address
     #[arg(long, value_name = "ADDR", value_parser = values::address)]
     heap: Option<u64>,
@@ -285,9 +288,17 @@ pub(super) struct HeapArgs {
     limit: usize,
 }
 
+/// Which size of a block is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BySize {
+    Requested,
+    Allocated,
+}
+
 impl HeapArgs {
     pub(super) fn filter(&self) -> HeapFilter {
-        HeapFilter { heap: self.heap, sizes: self.stat, limit: self.limit }
+        let by_allocated = self.by == BySize::Allocated;
+        HeapFilter { heap: self.heap, sizes: self.stat, limit: self.limit, by_allocated }
     }
 }
 

@@ -26,6 +26,12 @@ pub use nt_heap::blocks::{Corruption, CorruptionKind};
 pub use nt_heap::sizes::SizeGroup;
 pub use nt_heap::walk::HeapWalk;
 
+/// Busy blocks of a heap by the bytes that they take (buckets of the low-fragmentation heap, units
+/// of the back end), the largest total first. Counted anew: a walk keeps requested sizes.
+pub fn allocated_sizes(process: &Process, heap: &Heap) -> Vec<SizeGroup> {
+    nt_heap::walk::allocated_sizes(process, heap)
+}
+
 /// What memory is for. The labels on screen are VMMap's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Usage {

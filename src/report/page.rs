@@ -21,6 +21,8 @@ pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// No limit was hit.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 
+/// Columns that wrapped text has at least.
+const LEAST: usize = 12;
 /// Columns of the words at the left of the first screen.
 const LABEL: usize = 10;
 
@@ -131,6 +133,8 @@ impl<'w> Page<'w> {
 pub(crate) enum Align {
     Left,
     Right,
+    /// Right, and left out where the line is too narrow for all columns.
+    Extra,
 }
 
 /// Rows and columns. A column that has nothing in any row is left out.
@@ -156,10 +160,36 @@ impl Grid {
         self.head.iter().any(|(name, _)| !name.is_empty())
     }
 
+    /// Which columns are shown: those that have something in a row, without the last extra ones as
+    /// long as the rest does not fit.
+    fn used(&self, width: usize) -> Vec<bool> {
+        let cell = |row: &Vec<String>, idx: usize| row.get(idx).map_or(0, |it| width_of(it));
+        let widest = |idx: usize| self.rows.iter().map(|it| cell(it, idx)).max().unwrap_or(0);
+        let mut used: Vec<bool> = (0..self.head.len()).map(|idx| widest(idx) != 0).collect();
+        let needed = |used: &[bool]| -> usize {
+            let columns = self.head.iter().enumerate().zip(used).filter(|it| *it.1);
+            let widths = columns.map(|((idx, (name, align)), _)| {
+                let whole = widest(idx).max(width_of(name));
+                // Text wraps; a word or two stand on a line.
+                let least = if *align == Align::Left { whole.min(LEAST) } else { whole };
+                least.saturating_add(2)
+            });
+            widths.sum()
+        };
+        for idx in (0..self.head.len()).rev() {
+            if needed(&used) <= width.saturating_add(2) {
+                break;
+            }
+            let extra = self.head.get(idx).is_some_and(|it| it.1 == Align::Extra);
+            if let Some(it) = used.get_mut(idx).filter(|_| extra) {
+                *it = false;
+            }
+        }
+        used
+    }
+
     fn render(&self, width: usize) -> String {
-        let used: Vec<bool> = (0..self.head.len())
-            .map(|idx| self.rows.iter().any(|it| it.get(idx).is_some_and(|it| !it.is_empty())))
-            .collect();
+        let used = self.used(width);
         let keep = |idx: usize| used.get(idx).copied().unwrap_or(false);
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
@@ -178,7 +208,7 @@ impl Grid {
         for (nth, (_, (_, align))) in kept.enumerate() {
             let Some(column) = table.column_mut(nth) else { continue };
             column.set_padding((0, if nth + 1 == count { 0 } else { 2 }));
-            if *align == Align::Right {
+            if *align != Align::Left {
                 column.set_cell_alignment(CellAlignment::Right);
                 column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
             }

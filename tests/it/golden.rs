@@ -282,7 +282,7 @@ fn the_report_says_what_it_said_on_every_shared_dump() {
         let threads = ThreadFilter { unfolded: true, ..ThreadFilter::default() };
         text_of(name, &|out, w| text::map(out, &analysis, None, w));
         text_of(name, &|out, w| text::map(out, &analysis, Some(&all), w));
-        let stat = HeapFilter { sizes: true, limit: 20, heap: None };
+        let stat = HeapFilter { sizes: true, limit: 20, ..HeapFilter::default() };
         text_of(name, &|out, w| text::heaps(out, &analysis, &HeapFilter::default(), w));
         text_of(name, &|out, w| text::heaps(out, &analysis, &stat, w));
         text_of(name, &|out, w| text::threads(out, &analysis, &threads, w));

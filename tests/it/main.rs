@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod allocs;
 mod archives;
 mod blocks;
 mod cli;

@@ -76,7 +76,8 @@ fn runtimes_are_named_with_their_versions() {
 fn block_sizes_are_listed_as_a_debugger_prints_them() {
     for name in ["seed/seed-before", "seed/seed-after", "seed/oom-3g"] {
         let (Some(analysis), Some(truth)) = (analyze(name), truth(name)) else { continue };
-        let stat = HeapFilter { sizes: true, heap: Some(0x0042_0000), limit: 20 };
+        let stat =
+            HeapFilter { sizes: true, heap: Some(0x0042_0000), limit: 20, by_allocated: false };
         let model = serde_json::to_value(Model::heaps(&analysis, &stat)).unwrap();
         let heaps = model["heaps"].as_array().unwrap();
         assert_eq!(heaps.len(), 1);

@@ -10,6 +10,7 @@ use super::side::Side;
 use super::sizes::{SizeGroup, Sizes};
 use crate::notes::{Note, Notes, Place};
 use crate::owners::{Block, BlockKind, BlockState, Heap, HeapKind};
+use crate::process::Process;
 use crate::space::Va;
 
 /// Damaged headers that are kept with their place; more are counted.
@@ -146,6 +147,20 @@ fn merge(into: &mut Tally, part: Counted) {
     w.corrupt.extend(it.corrupt);
     w.corrupt.truncate(KEPT);
     into.sizes.merge(part.sizes);
+}
+
+/// Busy blocks of `heap` by the bytes that they take, headers and rounding included.
+pub(in crate::owners) fn allocated_sizes(process: &Process, heap: &Heap) -> Vec<SizeGroup> {
+    let mut sizes = Sizes::default();
+    let mut total = 0_u64;
+    crate::owners::for_each_block(process, heap, |it| {
+        if it.state == BlockState::Busy {
+            sizes.add(it.allocated, it.user);
+            total = total.saturating_add(it.allocated);
+        }
+        ControlFlow::Continue(())
+    });
+    sizes.into_groups(total)
 }
 
 /// What the walks of parts of one heap find, side by side, added up in order. Who calls says

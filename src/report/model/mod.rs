@@ -434,6 +434,9 @@ pub struct Heap {
     /// Busy blocks by requested size, largest total first: the first 20 in a report, all of them
     /// from `heaps --stat`. Empty when blocks were not walked.
     pub sizes: Vec<HeapSize>,
+    /// Busy blocks by the bytes that they take, when that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocated_sizes: Option<Vec<HeapSize>>,
     /// Whether it belongs to the 64-bit side of a 32-bit process.
     pub wow64_native: bool,
     /// The heap's own counters, as `!heap -s` prints them.
@@ -951,7 +954,14 @@ impl Model {
     pub fn heaps(analysis: &Analysis, filter: &HeapFilter) -> Self {
         let it = Writer { analysis, bitness: analysis.process.bitness };
         let sizes = if filter.sizes { usize::MAX } else { SIZES };
-        let heaps = Some(it.heaps(filter.heap, sizes));
+        let mut heaps = it.heaps(filter.heap, sizes);
+        if filter.by_allocated {
+            for (row, heap) in heaps.iter_mut().zip(filter.heaps(analysis)) {
+                let groups = owners::allocated_sizes(&analysis.process, heap);
+                row.allocated_sizes = Some(groups.iter().map(|group| it.size(group)).collect());
+            }
+        }
+        let heaps = Some(heaps);
         Self { schema_version: SCHEMA_VERSION, heaps, ..Self::default() }
     }
 
@@ -1026,6 +1036,16 @@ pub struct HeapFilter {
     pub sizes: bool,
     /// Sizes of each heap that text shows.
     pub limit: usize,
+    /// By the bytes that blocks take, instead of those that were asked for.
+    pub by_allocated: bool,
+}
+
+impl HeapFilter {
+    /// The heaps that are listed.
+    fn heaps<'a>(&self, analysis: &'a Analysis) -> impl Iterator<Item = &'a owners::Heap> {
+        let only = self.heap;
+        analysis.heaps.iter().filter(move |it| only.is_none_or(|only| only == it.address))
+    }
 }
 
 /// Which threads are listed.
@@ -1272,6 +1292,7 @@ impl Writer<'_> {
             free_bytes: it.free_bytes,
             notes: it.notes.clone(),
             sizes: groups.iter().take(sizes).map(|it| self.size(it)).collect(),
+            allocated_sizes: None,
             wow64_native: it.wow64_native,
             counters: counted.iter().any(Option::is_some).then_some(counters),
         }

@@ -189,7 +189,7 @@ pub(super) fn leak_units(page: &mut Page<'_>, analysis: &Analysis) -> io::Result
     }
     page.heading("Sizes that occur equally often")?;
     let mut grid = Grid::new(&[
-        ("Heap", Align::Left),
+        ("Heap", Align::Right),
         ("One unit", Align::Right),
         ("Units", Align::Right),
         ("Bytes", Align::Right),

@@ -16,12 +16,12 @@ pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io
     }
     page.heading("What blocks hold")?;
     let mut grid = Grid::new(&[
-        ("Heap", Align::Left),
+        ("Heap", Align::Right),
         ("Size", Align::Right),
         ("Count", Align::Right),
         ("Bytes", Align::Right),
         ("Identical", Align::Right),
-        ("Sample", Align::Left),
+        ("Sample", Align::Extra),
         ("What", Align::Left),
     ]);
     let bitness = analysis.process.bitness;

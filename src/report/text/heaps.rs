@@ -7,7 +7,7 @@ use super::super::page::{Align, Grid, Page};
 use super::super::{TextOptions, units};
 use super::list;
 use crate::Analysis;
-use crate::owners::Heap;
+use crate::owners::{self, Heap};
 use crate::space::Va;
 
 /// Writes every native heap: what the segments add up to, then what the headers count.
@@ -66,14 +66,14 @@ pub(super) fn table(
     let count = units::counted(heaps.len() as u64, "heap", "heaps");
     page.heading(&format!("Heaps ({count}, {} committed)", units::bytes(committed)))?;
     let mut grid = Grid::new(&[
-        ("Heap", Align::Left),
-        ("Kind", Align::Left),
+        ("Heap", Align::Right),
+        ("Kind", Align::Right),
         ("Reserved", Align::Right),
         ("Committed", Align::Right),
         ("Busy", Align::Right),
         ("Free", Align::Right),
-        ("Segments", Align::Right),
-        ("Large", Align::Right),
+        ("Segments", Align::Extra),
+        ("Large", Align::Extra),
         ("", Align::Left),
     ]);
     for it in heaps.iter().take(rows) {
@@ -113,7 +113,7 @@ fn stat(page: &mut Page<'_>, analysis: &Analysis, filter: &HeapFilter) -> io::Re
     let mut heaps: Vec<&Heap> = analysis.heaps.iter().filter(shown).collect();
     heaps.sort_by_key(|it| std::cmp::Reverse(busy(it)));
     for it in heaps {
-        sizes(page, analysis, it, filter.limit)?;
+        sizes_by(page, analysis, it, filter.limit, filter.by_allocated)?;
     }
     Ok(())
 }
@@ -125,6 +125,16 @@ pub(super) fn sizes(
     heap: &Heap,
     rows: usize,
 ) -> io::Result<()> {
+    sizes_by(page, analysis, heap, rows, false)
+}
+
+fn sizes_by(
+    page: &mut Page<'_>,
+    analysis: &Analysis,
+    heap: &Heap,
+    rows: usize,
+    by_allocated: bool,
+) -> io::Result<()> {
     let address = units::address(heap.address, analysis.process.bitness);
     let Some(walk) = &heap.walk else {
         page.heading(&format!("Blocks of heap {address}"))?;
@@ -133,16 +143,21 @@ pub(super) fn sizes(
     let blocks = units::counted(walk.busy_blocks, "busy block", "busy blocks");
     let busy = units::bytes(walk.busy_bytes);
     let part = if walk.complete { "" } else { ", not all of it seen" };
-    page.heading(&format!("Blocks of heap {address} ({blocks}, {busy}{part})"))?;
+    let allocated = by_allocated.then(|| owners::allocated_sizes(&analysis.process, heap));
+    let (groups, by) = match &allocated {
+        Some(groups) => (groups, ", by the bytes that they take"),
+        None => (&walk.sizes, ""),
+    };
+    page.heading(&format!("Blocks of heap {address} ({blocks}, {busy}{part}{by})"))?;
     let mut grid = Grid::new(&[
         ("Size", Align::Right),
         ("Count", Align::Right),
         ("Total", Align::Right),
         ("Percent", Align::Right),
         ("", Align::Right),
-        ("First", Align::Left),
+        ("First", Align::Right),
     ]);
-    for it in walk.sizes.iter().take(rows) {
+    for it in groups.iter().take(rows) {
         grid.row([
             format!("{:#x}", it.size_bytes),
             format!("{:#x}", it.count),
@@ -153,8 +168,8 @@ pub(super) fn sizes(
         ]);
     }
     page.table(2, &grid)?;
-    if rows < walk.sizes.len() {
-        let more = walk.sizes.len() - rows;
+    if rows < groups.len() {
+        let more = groups.len() - rows;
         page.text(2, 2, &format!("… {more} more: oomscope heaps DUMP --stat --heap {address}"))?;
     }
     Ok(())
@@ -170,16 +185,16 @@ fn counters(page: &mut Page<'_>, analysis: &Analysis, only: Option<Va>) -> io::R
     }
     page.heading("The heaps' own counters, as !heap -s prints them (sizes in KiB)")?;
     let mut grid = Grid::new(&[
-        ("Heap", Align::Left),
-        ("Flags", Align::Left),
+        ("Heap", Align::Right),
+        ("Flags", Align::Right),
         ("Reserv", Align::Right),
         ("Commit", Align::Right),
         ("Virt", Align::Right),
         ("Free", Align::Right),
         ("List", Align::Right),
         ("UCR", Align::Right),
-        ("Virt", Align::Right),
-        ("Lock", Align::Right),
+        ("Virt", Align::Extra),
+        ("Lock", Align::Extra),
         ("LFH", Align::Left),
     ]);
     let kib = |it: Option<u64>| it.map(|it| (it / 1024).to_string()).unwrap_or_default();

@@ -296,7 +296,7 @@ fn managed(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
             ("Committed", Align::Right),
             ("Objects", Align::Right),
             ("Ranges", Align::Right),
-            ("First", Align::Left),
+            ("First", Align::Right),
         ]);
         let mut generations: Vec<&str> = Vec::new();
         for it in &heap.ranges {
