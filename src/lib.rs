@@ -25,6 +25,7 @@ pub mod contents;
 pub mod findings;
 
 mod analysis;
+pub mod compare;
 
 pub mod report;
 pub mod triage;

@@ -124,6 +124,15 @@ pub fn units_exact(bytes: u64) -> String {
     format!("{} ({bytes:#x})", units(bytes))
 }
 
+/// An address: 8 digits in a 32-bit process, 16 in a 64-bit one and where 8 are not enough.
+pub fn address(va: u64, bitness: u32) -> String {
+    if bitness == 32 && u32::try_from(va).is_ok() {
+        format!("{va:#010x}")
+    } else {
+        format!("{va:#018x}")
+    }
+}
+
 /// `part` of `whole` in percent; 0 of nothing.
 pub fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }

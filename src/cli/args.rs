@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::compare::CompareArgs;
 use super::triage::{ExamineArgs, TriageArgs};
 use super::values;
+use crate::compare;
 use crate::findings;
 use crate::owners::Usage;
 use crate::report::blocks::BlockFilter;
@@ -95,7 +97,7 @@ pub(super) struct Global {
     pub(super) verbose: u8,
     /// Exit with 3 when a dump has this finding. May be given again
     #[arg(long, global = true, value_name = "FINDING", hide_possible_values = true,
-          value_parser = PossibleValuesParser::new(findings::ALL.iter().map(|it| it.id())))]
+          value_parser = PossibleValuesParser::new(finding_ids()))]
     pub(super) fail_on: Vec<String>,
 }
 
@@ -104,6 +106,12 @@ impl Global {
     pub(super) fn is_plain(&self) -> bool {
         self.format == Format::Text && self.color == Color::Auto && self.fail_on.is_empty()
     }
+}
+
+/// Ids of findings from one dump, and from several.
+fn finding_ids() -> Vec<&'static str> {
+    let growth = compare::ALL.iter().map(|it| it.id);
+    findings::ALL.iter().map(|it| it.id()).chain(growth).collect()
 }
 
 /// How a report is written.
@@ -181,6 +189,13 @@ Examples:
     /// Everything known about an address: region, owner, heap, image and export, stack
     #[command(after_help = "Example:\n  oomscope address crash.dmp 0x00420000 7ffb`1c3a0000")]
     Address(AddressArgs),
+    /// What grew between dumps of one process: in which unit, how fast, until when
+    #[command(after_help = "\
+Examples:
+  oomscope compare before.dmp after.dmp
+  oomscope compare monday.dmp tuesday.dmp wednesday.dmp --format json
+  oomscope compare before.dmp after.dmp --max-growth 10MiB/h --fail-on leak-unit")]
+    Compare(CompareArgs),
     /// Many dumps at once, put into buckets by cause
     #[command(after_help = "\
 Examples:
@@ -495,7 +510,7 @@ impl SymbolArgs {
 pub(super) struct ExplainArgs {
     /// The finding; without it, all are listed
     #[arg(value_name = "ID", hide_possible_values = true,
-          value_parser = PossibleValuesParser::new(findings::ALL.iter().map(|it| it.id())))]
+          value_parser = PossibleValuesParser::new(finding_ids()))]
     pub(super) id: Option<String>,
 }
 
@@ -556,6 +571,7 @@ impl Command {
             Command::Blocks(it) => std::slice::from_ref(&it.dump.dump),
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
             Command::Address(it) => std::slice::from_ref(&it.dump.dump),
+            Command::Compare(it) => &it.dumps,
             Command::Explain(_) | Command::Triage(_) | Command::Examine(_) => &[],
             Command::Symbols(it) => it.dump.as_slice(),
         }

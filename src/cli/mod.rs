@@ -1,6 +1,7 @@
 //! The command line: the only place that prints, exits, or reads the environment.
 
 mod args;
+mod compare;
 mod console;
 mod dropped;
 mod intake;
@@ -107,7 +108,7 @@ impl Render for Command {
             Command::Symbols(args) => text::symbols(out, it, &args.filter(), layout),
             Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
             // They have writers of their own.
-            Command::Triage(_) | Command::Examine(_) => Ok(()),
+            Command::Compare(_) | Command::Triage(_) | Command::Examine(_) => Ok(()),
         }
     }
 
@@ -122,7 +123,9 @@ impl Render for Command {
             Command::Address(args) => Model::addresses(it, &args.addresses),
             Command::Symbols(args) => Model::symbols(it, &args.filter()),
             Command::Explain(args) => Model::explanations(args.id.as_deref()),
-            Command::Blocks(_) | Command::Triage(_) | Command::Examine(_) => Model::default(),
+            Command::Blocks(_) | Command::Compare(_) | Command::Triage(_) | Command::Examine(_) => {
+                Model::default()
+            }
         }
     }
 }
@@ -143,6 +146,7 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         return USAGE;
     }
     match command {
+        Command::Compare(args) => return compare::run(global, args, stderr),
         Command::Triage(args) => return triage::run(global, args, stderr),
         Command::Examine(args) => return triage::examine(global, args),
         _ => {}

@@ -40,6 +40,12 @@ pub(super) fn sizes(text: &str) -> Result<(u64, u64), String> {
     Ok((first, last))
 }
 
+/// Bytes an hour: `10MiB/h`.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    let bytes = text.trim().strip_suffix("/h").unwrap_or(text);
+    size(bytes).map_err(|_| format!("`{text}` is not a rate such as 10MiB/h"))
+}
+
 /// An address: hex, with or without `0x`, and with the backtick that debuggers print.
 pub(super) fn address(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);

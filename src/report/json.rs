@@ -14,6 +14,15 @@ use crate::table::is_harmless;
 ///
 /// When `out` takes no more.
 pub fn write_json(out: &mut dyn Write, model: &Model) -> io::Result<()> {
+    write_json_of(out, model)
+}
+
+/// The same for anything else that is written as JSON.
+///
+/// # Errors
+///
+/// When `out` takes no more.
+pub fn write_json_of(out: &mut dyn Write, model: &impl Serialize) -> io::Result<()> {
     let format = Escaping { pretty: PrettyFormatter::new() };
     model.serialize(&mut Serializer::with_formatter(out, format)).map_err(io::Error::from)
 }

@@ -10,7 +10,7 @@ pub mod text;
 pub mod units;
 
 pub use html::Html;
-pub use json::write_json;
+pub use json::{write_json, write_json_of};
 pub use model::Model;
 
 /// What a report shows beyond the default.

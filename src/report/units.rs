@@ -2,18 +2,7 @@
 
 use minidump::CrashReason;
 
-use crate::space::Va;
-
-pub use crate::table::units as bytes;
-
-/// An address: 8 digits in a 32-bit process, 16 in a 64-bit one and where 8 are not enough.
-pub fn address(va: Va, bitness: u32) -> String {
-    if bitness == 32 && u32::try_from(va).is_ok() {
-        format!("{va:#010x}")
-    } else {
-        format!("{va:#018x}")
-    }
-}
+pub use crate::table::{address, units as bytes};
 
 /// A count with its thousands apart.
 pub fn count(number: u64) -> String {

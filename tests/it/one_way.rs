@@ -18,6 +18,7 @@ const STREET: &[&str] = &[
     "contents",
     "findings",
     "analysis",
+    "compare",
     "report",
     "triage",
     "cli",

@@ -5,6 +5,7 @@
 //! seen. Fields are added, never renamed. Nothing of the host or the clock gets in.
 
 mod allocs;
+mod comparison;
 mod content;
 mod symbols;
 mod threads;
@@ -24,6 +25,11 @@ use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
 pub use allocs::{AllocFilter, AllocationSummary, AllocsBy, LeakUnit, StackDatabase};
+pub(super) use comparison::hours as hours_in_words;
+pub use comparison::{
+    Companion, ComparedDump, Comparison, ComparisonModel, Forecast, GrowthPart, GrowthRow,
+    GrowthUnit, MeasureRow, ThreadCpu,
+};
 pub use symbols::{FetchedSymbol, Symbol, SymbolCache, SymbolFilter};
 pub(in crate::report) use symbols::{outcome, why, why_not};
 pub(super) use threads::named_registers;
@@ -1003,6 +1009,13 @@ impl Model {
             .to_owned(),
             text: it.explain().to_owned(),
         });
+        let growth = crate::compare::ALL.iter().filter(|it| id.is_none_or(|id| it.id == id));
+        let growth = growth.map(|it| Explanation {
+            id: it.id.to_owned(),
+            role: "growth".to_owned(),
+            text: it.explain.to_owned(),
+        });
+        let explanations = explanations.chain(growth);
         Self {
             schema_version: SCHEMA_VERSION,
             explanations: Some(explanations.collect()),

@@ -2,6 +2,7 @@
 
 mod address;
 mod allocs;
+mod compare;
 mod content;
 mod explain;
 mod heaps;
@@ -13,6 +14,7 @@ mod threads;
 pub use super::blocks::blocks;
 pub use address::addresses;
 pub use allocs::allocs;
+pub use compare::comparison;
 pub use explain::explain;
 pub use heaps::heaps;
 pub use map::map;
