@@ -280,11 +280,11 @@ fn without_noise(all: Vec<Growth>, private: &Growth) -> Vec<Growth> {
     let mut kept: Vec<Growth> = all
         .into_iter()
         .filter(|it| {
-            let has_bytes = it.values.iter().any(|it| it.bytes != 0);
-            if has_bytes {
+            if !it.key.dimension.is_counted() {
                 return least <= it.change_bytes.unsigned_abs();
             }
-            let most = it.values.iter().map(|it| it.count).max().unwrap_or(0);
+            let ends = it.values.first().into_iter().chain(it.values.last());
+            let most = ends.map(|it| it.count).max().unwrap_or(0);
             let least = (most / NOISE_COUNT_SHARE).max(NOISE_COUNT);
             let module = it.key.dimension == Dimension::Module;
             least <= it.change_count.unsigned_abs() || module && it.change_count != 0

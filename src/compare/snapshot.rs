@@ -68,6 +68,11 @@ impl Dimension {
         }
     }
 
+    /// Whether its things have no bytes of their own.
+    pub fn is_counted(self) -> bool {
+        matches!(self, Dimension::Handle | Dimension::Thread | Dimension::Module)
+    }
+
     /// For people.
     pub fn label(self) -> &'static str {
         match self {

@@ -129,7 +129,10 @@ fn assert_valid(validator: &jsonschema::Validator, what: &str, json: &str) {
 fn the_schema_in_the_docs_is_that_of_the_types() {
     let triage = schemars::schema_for!(oomscope::triage::Summary);
     let triage = serde_json::to_string_pretty(&triage).unwrap() + "\n";
-    for (name, schema) in [("report", schema()), ("triage", triage)] {
+    let comparison = schemars::schema_for!(oomscope::report::model::ComparisonModel);
+    let comparison = serde_json::to_string_pretty(&comparison).unwrap() + "\n";
+    let all = [("report", schema()), ("triage", triage), ("comparison", comparison)];
+    for (name, schema) in all {
         let path = root().join(format!("docs/{name}.schema.json"));
         if update() {
             std::fs::write(&path, &schema).unwrap();

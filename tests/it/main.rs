@@ -8,6 +8,7 @@ mod allocs;
 mod archives;
 mod blocks;
 mod cli;
+mod compare;
 mod dumps;
 mod findings;
 mod golden;
