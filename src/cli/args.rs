@@ -86,6 +86,9 @@ pub(super) struct Global {
     /// Where downloaded symbols are kept; without it, the user's cache folder
     #[arg(long, global = true, value_name = "DIR", env = "OOMSCOPE_CACHE", hide_env_values = true)]
     pub(super) symbol_cache: Option<PathBuf>,
+    /// Folder with more known causes, a TOML file each (docs/known-causes.md)
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(super) causes: Option<PathBuf>,
     /// When to color text. auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value = "auto", global = true, value_name = "WHEN")]
     pub(super) color: Color,
@@ -111,7 +114,7 @@ impl Global {
 /// Ids of findings from one dump, and from several.
 fn finding_ids() -> Vec<&'static str> {
     let growth = compare::ALL.iter().map(|it| it.id);
-    findings::ALL.iter().map(|it| it.id()).chain(growth).collect()
+    findings::ids().chain(growth).collect()
 }
 
 /// How a report is written.

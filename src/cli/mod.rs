@@ -145,6 +145,14 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         ));
         return USAGE;
     }
+    if let Some(folder) = &global.causes
+        && let Err(error) = crate::findings::known::load(folder)
+    {
+        stderr.write(&format!(
+            "error: a known cause cannot be read\n  {error}\nhint: docs/known-causes.md says what it holds\n"
+        ));
+        return USAGE;
+    }
     match command {
         Command::Compare(args) => return compare::run(global, args, stderr),
         Command::Triage(args) => return triage::run(global, args, stderr),

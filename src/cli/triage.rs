@@ -150,6 +150,9 @@ fn child(global: &Global, args: &TriageArgs) -> io::Result<Child> {
     if let Some(it) = global.max_unpacked {
         option("--max-unpacked", it.to_string().into());
     }
+    if let Some(it) = &global.causes {
+        option("--causes", it.clone().into());
+    }
     if let Some(it) = &global.symbol_cache {
         option("--symbol-cache", it.clone().into());
     }

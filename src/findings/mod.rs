@@ -2,11 +2,14 @@
 
 mod address_space_exhausted;
 mod address_space_fragmented;
+mod allocation_stack_dominates;
 mod commit_limit_reached;
 mod dump_incomplete;
 mod fitness;
 mod heap_corrupt;
 mod heap_fragmented;
+mod identical_blocks;
+pub mod known;
 mod loader_lock;
 mod lock_wait;
 mod managed_heap_dominates;
@@ -140,6 +143,8 @@ pub const ALL: &[&dyn Check] = &[
     &address_space_fragmented::AddressSpaceFragmented,
     &commit_limit_reached::CommitLimitReached,
     &managed_oom_recorded::ManagedOomRecorded,
+    &allocation_stack_dominates::AllocationStackDominates,
+    &identical_blocks::IdenticalBlocks,
     &repeated_block_size::RepeatedBlockSize,
     &native_heap_dominates::NativeHeapDominates,
     &managed_heap_dominates::ManagedHeapDominates,
@@ -165,5 +170,15 @@ pub fn findings(case: &Case<'_>, notes: &mut Notes) -> (Verdict, Vec<Finding>) {
             None => notes.add(Note::InternalError, check.id()),
         }
     }
+    // A cause that is known by name comes before everything more general.
+    match crate::guarded(|| known::findings(case)) {
+        Some(causes) => found.extend(causes.into_iter().map(|it| (Role::Cause(0), it))),
+        None => notes.add(Note::InternalError, "known causes"),
+    }
     verdict::conclude(found)
+}
+
+/// Ids of everything that can be found in one dump.
+pub fn ids() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|it| it.id()).chain(known::causes().map(|it| it.id.as_str()))
 }

@@ -14,6 +14,9 @@ pub struct HeapSpec {
     busy: Vec<u64>,
     slots: Vec<(u64, u64)>,
     corrupt: Vec<usize>,
+    contents: Vec<(u64, Vec<u8>)>,
+    numbered: Vec<u64>,
+    record: Option<u64>,
     base: u64,
 }
 
@@ -29,6 +32,9 @@ impl HeapSpec {
             busy: Vec::new(),
             slots: Vec::new(),
             corrupt: Vec::new(),
+            contents: Vec::new(),
+            numbered: Vec::new(),
+            record: None,
             base,
         }
     }
@@ -75,6 +81,24 @@ impl HeapSpec {
     pub fn slots(mut self, requested: u64, count: u64) -> Self {
         self.slots.push((requested, count));
         self.lfh = true;
+        self
+    }
+
+    /// What busy blocks of a requested size hold.
+    pub fn content(mut self, requested: u64, bytes: &[u8]) -> Self {
+        self.contents.push((requested, bytes.to_vec()));
+        self
+    }
+
+    /// Lets each busy block of a requested size begin with a number of its own.
+    pub fn numbered(mut self, requested: u64) -> Self {
+        self.numbered.push(requested);
+        self
+    }
+
+    /// Gives all busy blocks the prefix of gflags +ust, with the address of a stack record.
+    pub fn traced(mut self, record: u64) -> Self {
+        self.record = Some(record);
         self
     }
 
@@ -381,11 +405,31 @@ impl SynthDump {
             }
         }
         let room_end = end - marker * o.unit;
-        let fits = |at: u64, requested: u64| at + o.units(requested) * o.unit <= room_end;
+        // +ust puts two units in front of what was asked for.
+        let prefix = if heap.record.is_some() { 2 * o.unit } else { 0 };
+        let taken = |requested: u64| match prefix {
+            0 => o.units(requested),
+            _ => (requested + prefix + o.unit).div_ceil(o.unit),
+        };
+        let fits = |at: u64, requested: u64| at + taken(requested) * o.unit <= room_end;
         while let Some((index, requested)) = blocks.next_if(|it| fits(at, it.1)) {
-            let size = o.units(requested);
-            let unused = (size * o.unit - requested) as u8;
-            self.entry(o, at, size, 1, previous, unused);
+            let size = taken(requested);
+            let unused = size * o.unit - requested;
+            if let Some(record) = heap.record {
+                self.entry(o, at, size, 1, previous, 0x42);
+                self.put_pointer(o.word, at + o.unit, record);
+                let extended = at + 2 * o.unit + o.word_before_entry();
+                let [lo, hi] = (unused as u16).to_le_bytes();
+                self.put(extended, &[1, 0, 0, 0, lo, hi, 2, 5]);
+            } else {
+                self.entry(o, at, size, 1, previous, unused as u8);
+            }
+            if let Some((_, bytes)) = heap.contents.iter().find(|it| it.0 == requested) {
+                self.put(at + o.unit + prefix, bytes);
+            }
+            if heap.numbered.contains(&requested) {
+                self.put(at + o.unit + prefix, &(index as u64 | 1 << 40).to_le_bytes());
+            }
             if heap.corrupt.contains(&index) {
                 self.put(at + o.word_before_entry(), &[0xee]);
             }

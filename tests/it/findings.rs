@@ -54,6 +54,31 @@ const CRITICAL: [u64; 3] = [WAIT, 0x7760_2010, 0x7760_3010];
 const LOADER: [u64; 3] = [WAIT, 0x7760_4010, 0x7760_5010];
 const NETWORK: [u64; 3] = [WAIT, 0x6f00_1010, 0x6b00_1010];
 
+/// Blocks of many sizes, three of each: of each size all are equal, or none.
+fn copies(equal: bool) -> SynthDump {
+    let heap = HeapSpec::new(0x0500_0000).segment(0x0500_0000, 64 * MIB, 64 * MIB);
+    let heap = (0..10_u64).fold(heap, |heap, it| {
+        let size = 0x2_0000 + it * 0x1000;
+        let archive = [b"PK\x03\x04".to_vec(), vec![it as u8 + 1; size as usize - 4]].concat();
+        let heap = heap.busy(size, 24).content(size, &archive);
+        if equal { heap } else { heap.numbered(size) }
+    });
+    small().heap(heap)
+}
+
+/// Blocks of many sizes, `count` of them recorded with one stack and the others with none.
+fn recorded(count: u64) -> SynthDump {
+    let traced = HeapSpec::new(0x0500_0000).segment(0x0500_0000, 48 * MIB, 48 * MIB);
+    let sizes = |count: u64| (0..count).map(|it| 0x1_8000 + it % 60 * 0x108);
+    let traced = sizes(count).fold(traced, |heap, size| heap.busy(size, 1)).traced(0x0900_0000);
+    let other = HeapSpec::new(0x0a00_0000).segment(0x0a00_0000, 48 * MIB, 48 * MIB);
+    let other = sizes(100).fold(other, |heap, size| heap.busy(size, 1));
+    // The record of the heap stack log: link, hash, depth, frames.
+    let record: Vec<u8> =
+        [0_u32, 0, 2, 0x0040_1234, 0x0040_1450].iter().flat_map(|it| it.to_le_bytes()).collect();
+    small().heap(traced).heap(other).commit(0x0900_0000, 0x1000).write(0x0900_0000, &record)
+}
+
 /// For each finding: what triggers it, and what nearly does.
 fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
     let request = |dump: SynthDump, size: u64| dump.exception(1, 0xc000_0017, 0x0040_1234, &[size]);
@@ -106,6 +131,13 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
         ),
         ("managed-oom-recorded", managed(0x8007_000e), managed(0x8007_0057)),
         ("native-heap-dominates", heap(22 * MIB), heap(19 * MIB)),
+        (
+            "identical-blocks",
+            copies(true),
+            // As many blocks, each of which begins with its own number.
+            copies(false),
+        ),
+        ("allocation-stack-dominates", recorded(200), recorded(60)),
         (
             "repeated-block-size",
             // Neither size has half of the busy bytes; both occur equally often.

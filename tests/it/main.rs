@@ -15,6 +15,7 @@ mod golden;
 mod heaps;
 mod hostile;
 mod html;
+mod known_causes;
 mod managed;
 mod managed_synth;
 mod map;

@@ -1015,7 +1015,13 @@ impl Model {
             role: "growth".to_owned(),
             text: it.explain.to_owned(),
         });
-        let explanations = explanations.chain(growth);
+        let known = findings::known::causes().filter(|it| id.is_none_or(|id| it.id == id));
+        let known = known.map(|it| Explanation {
+            id: it.id.clone(),
+            role: "cause".to_owned(),
+            text: format!("{}\n\nSource: {}", it.explain.trim(), it.source),
+        });
+        let explanations = explanations.chain(known).chain(growth);
         Self {
             schema_version: SCHEMA_VERSION,
             explanations: Some(explanations.collect()),

@@ -1,0 +1,83 @@
+//! Copies of the same bytes hold the native heaps.
+
+use super::signs::{Basis, NOTEWORTHY, dominates};
+use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::contents::ContentGroup;
+use crate::owners::Usage;
+use crate::table::units;
+
+/// Fires when blocks that repeat what another block holds have at least half of what is busy in
+/// native heaps, and these hold at least half of the memory.
+pub(super) struct IdenticalBlocks;
+
+/// Fewer copies than this are chance.
+const COPIES: u64 = 10;
+/// Groups that are told.
+const TOLD: usize = 4;
+
+impl Check for IdenticalBlocks {
+    fn id(&self) -> &'static str {
+        "identical-blocks"
+    }
+
+    fn role(&self) -> Role {
+        Role::Cause(1)
+    }
+
+    fn explain(&self) -> &'static str {
+        "At least half of what is allocated from native heaps are copies: blocks that hold, byte for \
+         byte, what another block of the same size holds. The same thing was made or loaded again \
+         and again, and each copy was kept: a file or a certificate list that is read for each \
+         request, a buffer that is filled and forgotten.\n\n\
+         What they hold is named where it could be recognized; `oomscope blocks DUMP --size SIZE` \
+         lists them. Look for the code that makes it: with gflags /i program.exe +ust the next dump \
+         names it. Make it once and share it, or free it."
+    }
+
+    fn check(&self, case: &Case<'_>) -> Option<Finding> {
+        dominates(case, &[Usage::Heap], Basis::Memory)?;
+        let reported = || case.heaps.iter().filter(|it| !it.wow64_native);
+        let busy = reported().filter_map(|it| it.walk.as_ref()).map(|it| it.busy_bytes);
+        let busy = busy.fold(0, u64::saturating_add);
+        let repeats = |it: &&ContentGroup| {
+            COPIES <= it.estimated_identical()
+                && !it.content.kind.is_blank()
+                && reported().any(|heap| heap.address == it.heap)
+        };
+        let groups: Vec<&ContentGroup> = case.contents.groups.iter().filter(repeats).collect();
+        let held = |it: &ContentGroup| it.estimated_repeated().saturating_mul(it.size_bytes);
+        let bytes = groups.iter().map(|it| held(it)).fold(0, u64::saturating_add);
+        if bytes < NOTEWORTHY || bytes.saturating_mul(2) < busy {
+            return None;
+        }
+        let most = groups.iter().max_by_key(|it| (held(it), std::cmp::Reverse(it.sample)))?;
+        let exact = groups.iter().all(|it| it.is_exact());
+        let told = |it: &&&ContentGroup| {
+            let about = if it.is_exact() { "" } else { "about " };
+            let value = format!(
+                "{:#x} x {about}{} of {} equal: {}",
+                it.size_bytes,
+                it.estimated_identical(),
+                it.count,
+                it.content.text().for_terminal()
+            );
+            Evidence::new("size x copies", value)
+        };
+        Some(Finding {
+            id: self.id(),
+            confidence: if exact { Confidence::Certain } else { Confidence::Likely },
+            headline: format!(
+                "copies of the same bytes hold {} of native heaps, most of them {}",
+                units(bytes),
+                most.content.text().for_terminal()
+            ),
+            evidence: groups.iter().take(TOLD).collect::<Vec<_>>().iter().map(told).collect(),
+            next_steps: vec![
+                format!("See what they hold: `oomscope blocks DUMP --size {:#x}`", most.size_bytes),
+                "Take a second dump some hours later and compare: what grows is told by two."
+                    .to_owned(),
+            ],
+            bytes,
+        })
+    }
+}
