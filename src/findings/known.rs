@@ -13,6 +13,9 @@ use crate::contents::{ContentGroup, Kind};
 use crate::owners::Heap;
 use crate::table::{percent, units};
 
+/// Sizes that are told.
+const TOLD: usize = 3;
+
 /// The causes that the program comes with.
 static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/causes");
 
@@ -169,6 +172,13 @@ impl KnownCause {
             Evidence::new("copies", format!("{count}, of which {repeated} equal another one")),
             Evidence::new("heap", format!("{address}, {share:.1} % of its {}", units(busy))),
         ];
+        let groups = case.contents.groups.iter().filter(|it| it.heap == heap.address);
+        for it in groups.filter(|it| self.is_of(it)).take(TOLD) {
+            let (size, count, total) = (it.size_bytes, it.count, it.total_bytes);
+            let share = percent(total, busy);
+            let value = format!("{size:#x} x {count:#x} = {total:#x} ({share:.2} %)");
+            evidence.push(Evidence::new("size x count", value));
+        }
         if let Some(oid) = &self.when.oid {
             evidence.push(Evidence::new("object identifier", oid.clone()));
         }
