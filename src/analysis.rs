@@ -7,6 +7,7 @@ use crate::archives::Unpacked;
 use crate::contents::{self, Contents};
 use crate::dump::{DirectoryEntry, Dump, Error};
 use crate::findings::{self, Case, Finding, Fitness, Verdict};
+use crate::managed::{self, Objects};
 use crate::notes::{Note, Notes};
 use crate::owners::{self, Heap, Ledger, ManagedHeap};
 use crate::process::Process;
@@ -77,6 +78,8 @@ pub struct Analysis {
     pub allocations: Allocations,
     /// What busy blocks hold.
     pub contents: Contents,
+    /// What managed heaps hold, in the order of [`Self::managed`].
+    pub objects: Vec<Objects>,
     /// What the dump can answer.
     pub fitness: Vec<Fitness>,
     /// The first lines.
@@ -186,6 +189,15 @@ impl Analysis {
             managed.extend(account.managed);
             tables.extend(account.tables);
         }
+        observer.step("walking managed objects");
+        let mut object_notes = Notes::default();
+        let objects =
+            crate::guarded(|| managed::objects(&process, &managed, &mut object_notes));
+        notes.merge(object_notes);
+        let objects = objects.unwrap_or_else(|| {
+            notes.add(Note::InternalError, "managed objects");
+            Vec::new()
+        });
         observer.step("looking into blocks");
         let mut content_notes = Notes::default();
         let (allocations, contents) = rayon::join(
@@ -246,6 +258,7 @@ impl Analysis {
             symbols: modules,
             allocations,
             contents,
+            objects,
             fitness,
             verdict,
             findings,

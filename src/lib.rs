@@ -21,6 +21,7 @@ pub mod owners;
 
 pub mod allocations;
 pub mod contents;
+pub mod managed;
 
 pub mod findings;
 

@@ -214,6 +214,8 @@ pub struct GcRange {
     pub committed_bytes: u64,
     /// Bytes up to the allocation pointer, when a segment header says.
     pub allocated_bytes: Option<u64>,
+    /// From the first object to the allocation pointer; `None` where there is no object.
+    pub objects: Option<VaRange>,
 }
 
 /// The managed side, at region level.
@@ -221,6 +223,8 @@ pub struct GcRange {
 pub struct ManagedHeap {
     /// The runtime, such as `coreclr`.
     pub runtime: &'static str,
+    /// Load address of the image that the runtime lives in.
+    pub image_base: Va,
     /// Its version.
     pub version: Option<String>,
     /// Whether it is the server GC; `None` where its variables were not found.
@@ -229,6 +233,10 @@ pub struct ManagedHeap {
     pub regions: bool,
     /// Segments or regions of the GC, in address order.
     pub ranges: Vec<GcRange>,
+    /// 64 KiB segments of the handle tables.
+    pub handle_segments: Vec<Va>,
+    /// `CFinalize` of each heap: who waits for finalization.
+    pub finalize_queues: Vec<Va>,
     /// Reserved bytes of everything claimed for the runtime.
     pub reserved_bytes: u64,
     /// Committed bytes of everything claimed for the runtime.

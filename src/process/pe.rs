@@ -119,6 +119,19 @@ impl PeHeader {
         (rva != 0 && size != 0 && rva < self.size_of_image).then_some((rva, size))
     }
 
+    /// Where an RVA is when the file lies in memory as it lies on disk, which is how .NET keeps
+    /// assemblies that it loaded from bytes or from a bundle.
+    pub fn in_file(&self, memory: &Memory, rva: u32) -> Option<Va> {
+        let table = self.nt.checked_add(0x18)?.checked_add(self.optional_size.into())?;
+        (0..self.sections).find_map(|idx| {
+            let at = table.checked_add(u64::from(idx) * 40)?;
+            let word = |offset: u64| memory.u32(at.checked_add(offset)?);
+            let (virtual_address, raw_size, raw) = (word(12)?, word(16)?, word(20)?);
+            let inside = rva.checked_sub(virtual_address).filter(|&it| it < raw_size)?;
+            self.base.checked_add(u64::from(raw) + u64::from(inside))
+        })
+    }
+
     /// The sections.
     pub fn sections(&self, memory: &Memory) -> Vec<Section> {
         let table = self.nt.saturating_add(0x18).saturating_add(self.optional_size.into());

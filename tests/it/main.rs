@@ -19,6 +19,7 @@ mod known_causes;
 mod managed;
 mod managed_synth;
 mod map;
+mod objects;
 mod one_way;
 mod peer;
 mod readme;

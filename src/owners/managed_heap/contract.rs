@@ -116,6 +116,8 @@ impl Descriptor {
                         generation_table: heap.checked_add(table)?,
                         alloc_allocated: alloc.and_then(|it| memory.pointer(it)),
                         oom: oom.and_then(|it| heap.checked_add(it)),
+                        finalize_queue: heap_type("FinalizeQueue")
+                            .and_then(|it| memory.pointer(heap.checked_add(it)?)),
                     })
                 };
                 let count = u64::from(memory.u32(count)?).min(HEAPS);
@@ -129,6 +131,9 @@ impl Descriptor {
                     generation_table: self.global("GCHeapGenerationTable")?,
                     alloc_allocated: alloc.and_then(|it| memory.pointer(it)),
                     oom: oom_name(&global, ["GCHeapOomData", "GCHeapOOMData"]),
+                    finalize_queue: self
+                        .global("GCHeapFinalizeQueue")
+                        .and_then(|it| memory.pointer(it)),
                 };
                 (vec![heap], false)
             }

@@ -72,6 +72,8 @@ pub(super) struct HeapGlobals {
     pub alloc_allocated: Option<Va>,
     /// `oom_history`.
     pub oom: Option<Va>,
+    /// The `CFinalize`.
+    pub finalize_queue: Option<Va>,
 }
 
 /// Offsets of a `heap_segment`.
@@ -168,6 +170,7 @@ impl Vars {
     const MAX_GEN: usize = 4;
     const ALLOC_ALLOCATED: usize = 12;
     const OOM_INFO: usize = 14;
+    const FINALIZE_QUEUE: usize = 15;
     const N_HEAPS: usize = 19;
     const G_HEAPS: usize = 20;
     const HANDLE_TABLE_MAP: usize = 26;
@@ -238,6 +241,7 @@ impl Vars {
             let alloc = if published { field(heap_fields, 0) } else { Some(0) };
             let oom = if published { field(heap_fields, 3) } else { Some(3 * pointer_size) };
             let table = if published { field(heap_fields, 18) } else { None };
+            let queue = if published { field(heap_fields, 2) } else { Some(2 * pointer_size) };
             let heap = |idx: u64| {
                 let heap = memory.pointer(array.checked_add(idx * pointer_size)?)?;
                 let at = |offset: Option<u64>| heap.checked_add(offset?);
@@ -246,6 +250,7 @@ impl Vars {
                     generation_table: at(table).unwrap_or(0),
                     alloc_allocated: at(alloc).and_then(|it| memory.pointer(it)),
                     oom: at(oom),
+                    finalize_queue: at(queue).and_then(|it| memory.pointer(it)),
                 })
             };
             (0..u64::from(heap_count).min(HEAPS)).filter_map(heap).collect()
@@ -255,6 +260,7 @@ impl Vars {
                 generation_table: pointer(Self::GENERATION_TABLE)?,
                 alloc_allocated: value(Self::ALLOC_ALLOCATED),
                 oom: pointer(Self::OOM_INFO),
+                finalize_queue: value(Self::FINALIZE_QUEUE),
             }]
         };
         Some(Globals {

@@ -118,6 +118,7 @@ fn report(
             generation: part.generation,
             committed_bytes: committed(process, part.range, segment.committed),
             allocated_bytes: part.allocated,
+            objects: part.objects,
         }));
     }
     for found in &walk.found {
@@ -132,7 +133,9 @@ fn report(
     }
     let handle_map = globals.as_ref().and_then(|it| it.handle_table_map);
     let heaps = globals.as_ref().map_or(1, |it| it.heaps.len());
-    for va in handle_map.map(|it| handles::segments(process, it, heaps)).unwrap_or_default() {
+    let handle_segments =
+        handle_map.map(|it| handles::segments(process, it, heaps)).unwrap_or_default();
+    for &va in &handle_segments {
         let evidence = "handle_table_map, HandleTable, its segment";
         claims.reservation(va, "GC handle table", Strength::Pointer, evidence);
     }
@@ -153,6 +156,13 @@ fn report(
         server: globals.as_ref().map(|it| it.server),
         regions,
         ranges,
+        image_base: runtime.image_base,
+        handle_segments,
+        finalize_queues: globals
+            .iter()
+            .flat_map(|it| &it.heaps)
+            .filter_map(|it| it.finalize_queue.filter(|&it| it != 0))
+            .collect(),
         reserved_bytes: claimed.iter().map(|it| it.size()).fold(0, u64::saturating_add),
         committed_bytes: committed.fold(0, u64::saturating_add),
         oom: globals.as_ref().and_then(|it| oom(process, it)),

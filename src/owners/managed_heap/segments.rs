@@ -105,6 +105,8 @@ pub(super) struct Part {
     pub generation: &'static str,
     /// Bytes up to the allocation pointer.
     pub allocated: Option<u64>,
+    /// From the first object to the allocation pointer.
+    pub objects: Option<VaRange>,
 }
 
 /// A segment with what is in it.
@@ -287,7 +289,12 @@ fn found(
     let whole = |generation: &'static str| Found {
         segment,
         label: generation,
-        parts: vec![Part { range, generation, allocated: allocated(segment.mem, end) }],
+        parts: vec![Part {
+            range,
+            generation,
+            allocated: allocated(segment.mem, end),
+            objects: VaRange::between(segment.mem, end),
+        }],
     };
     if segment.is_read_only() {
         return Some(whole("Frozen"));
@@ -301,6 +308,7 @@ fn found(
             range: VaRange::between(from, to).unwrap_or(range),
             generation,
             allocated: allocated(objects, end),
+            objects: VaRange::between(objects, end),
         };
         (segment.mem <= gen_1 && gen_1 <= gen_0 && gen_0 <= end && gen_0 < segment.reserved).then(
             || {
@@ -378,7 +386,8 @@ pub(super) fn scan(process: &Process) -> Option<Walk> {
         };
         let range = segment.range()?;
         let allocated = Some(segment.allocated.saturating_sub(segment.mem));
-        let parts = vec![Part { range, generation, allocated }];
+        let objects = VaRange::between(segment.mem, segment.allocated);
+        let parts = vec![Part { range, generation, allocated, objects }];
         Some(Found { segment, label: generation, parts })
     });
     let found: Vec<Found> = found.collect();

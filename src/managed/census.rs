@@ -1,0 +1,283 @@
+//! Objects by type: how many, how many bytes, in which generation, and how much could be seen.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::names::{Names, Role, TypeName};
+use super::tables::{Kind, Shape, Tables};
+use super::walk::{self, Stretch, Sum};
+use crate::notes::{Note, Notes, Place};
+use crate::owners::ManagedHeap;
+use crate::process::Process;
+use crate::space::Va;
+
+/// Parts that a heap is walked in: enough for any number of cores to share them evenly.
+const PARTS: u64 = 32;
+/// The largest objects that are named.
+const LARGEST: usize = 32;
+/// Objects with a role that are kept to be looked at.
+const KEPT: usize = 1 << 18;
+
+/// What a managed heap holds.
+#[derive(Debug, Clone, Default)]
+pub struct Objects {
+    /// Types, the most bytes first.
+    pub types: Vec<TypeRow>,
+    /// Sums by generation, in the order of the collector's.
+    pub generations: Vec<Generation>,
+    /// The largest objects, the largest first: address, bytes, index of the type.
+    pub largest: Vec<(Va, u64, usize)>,
+    /// Objects, free ones not among them.
+    pub count: u64,
+    /// Bytes of objects.
+    pub object_bytes: u64,
+    /// Bytes of free objects: gaps that the collector filled.
+    pub free_bytes: u64,
+    /// Bytes that threads have reserved for their next objects.
+    pub gap_bytes: u64,
+    /// Bytes in which no objects could be told.
+    pub damaged_bytes: u64,
+    /// Bytes that the dump does not have.
+    pub missing_bytes: u64,
+    /// Where damage was met first.
+    pub first_damage: Option<Va>,
+    /// Bytes from first objects to allocation pointers; the bytes above add up to it.
+    pub allocated_bytes: u64,
+    /// Objects that are looked at one by one, in address order, with the index of their type.
+    pub(super) kept: Vec<(Role, Va, usize)>,
+}
+
+impl Objects {
+    /// The share of what is allocated that was told, in percent.
+    pub fn coverage_percent(&self) -> f64 {
+        if self.allocated_bytes == 0 {
+            return 0.0;
+        }
+        let unseen = self.damaged_bytes.saturating_add(self.missing_bytes);
+        let seen = self.allocated_bytes.saturating_sub(unseen);
+        100.0 * seen as f64 / self.allocated_bytes as f64
+    }
+}
+
+/// Objects of one type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeRow {
+    /// As its assembly calls it, such as `System.String` or ``Gen`1[System.Int32]``.
+    pub name: Option<Arc<str>>,
+    /// What its method table says.
+    pub shape: Shape,
+    /// Whether its objects are looked at one by one.
+    pub role: Role,
+    /// How many.
+    pub count: u64,
+    /// Bytes in all, with what aligns the next object.
+    pub total_bytes: u64,
+    /// Where one of them is: the first in memory.
+    pub sample: Va,
+}
+
+/// Sums over one generation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Generation {
+    /// "Gen 0", "LOH".
+    pub name: &'static str,
+    /// Objects, free ones not among them.
+    pub count: u64,
+    /// Bytes of objects.
+    pub object_bytes: u64,
+    /// Bytes of free objects.
+    pub free_bytes: u64,
+    /// Bytes that threads have reserved for their next objects.
+    pub gap_bytes: u64,
+    /// Bytes that are damaged or not in the dump.
+    pub unseen_bytes: u64,
+}
+
+/// What one part of a heap came to.
+#[derive(Default)]
+struct Part {
+    types: Vec<(Shape, Role, u64, u64, Va)>,
+    sums: Vec<(&'static str, Sum)>,
+    largest: Vec<(Va, u64, Va)>,
+    kept: Vec<(Role, Va, Va)>,
+    kept_cut: u64,
+}
+
+/// Walks all objects of a heap, several parts at a time.
+pub(super) fn census(process: &Process, heap: &ManagedHeap, notes: &mut Notes) -> Objects {
+    let names = Names::new(process);
+    let stretches = stretches(process, heap);
+    let parts: Vec<Part> =
+        stretches.par_iter().map(|it| census_of(process, &names, it)).collect();
+    let mut objects = sum(&names, parts, notes);
+    let order = ["Gen 0", "Gen 1", "Gen 2", "LOH", "POH", "Frozen", "GC heap"];
+    objects
+        .generations
+        .sort_by_key(|it| order.iter().position(|&name| name == it.name));
+    for it in &objects.generations {
+        let add = |sum: &mut u64, it: u64| *sum = sum.saturating_add(it);
+        add(&mut objects.count, it.count);
+        add(&mut objects.object_bytes, it.object_bytes);
+        add(&mut objects.free_bytes, it.free_bytes);
+        add(&mut objects.gap_bytes, it.gap_bytes);
+    }
+    let allocated = stretches.iter().flatten().map(|(_, it)| it.range.size());
+    objects.allocated_bytes = allocated.fold(0, u64::saturating_add);
+    if objects.damaged_bytes != 0 {
+        notes.add(Note::ManagedHeapDamaged, objects.first_damage.map_or(Place::Nowhere, Place::Va));
+    }
+    if objects.missing_bytes != 0 {
+        notes.add(Note::ManagedHeapPartlyCaptured, Place::from(heap.runtime));
+    }
+    objects
+}
+
+/// The stretches of a heap in parts of about the same size.
+fn stretches(process: &Process, heap: &ManagedHeap) -> Vec<Vec<(&'static str, Stretch)>> {
+    let size = process.memory.pointer_size();
+    let all: Vec<_> = heap
+        .ranges
+        .iter()
+        .filter_map(|it| Some((it.generation, Stretch::of(it, size)?)))
+        .collect();
+    let total = all.iter().map(|(_, it)| it.range.size()).fold(0, u64::saturating_add);
+    let share = (total / PARTS).max(1 << 20);
+    let mut parts = Vec::new();
+    let (mut part, mut bytes) = (Vec::new(), 0_u64);
+    for it in all {
+        bytes = bytes.saturating_add(it.1.range.size());
+        part.push(it);
+        if share <= bytes {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+    }
+    parts.push(part);
+    parts
+}
+
+fn census_of(
+    process: &Process,
+    names: &Names<'_>,
+    stretches: &[(&'static str, Stretch)],
+) -> Part {
+    let mut part = Part::default();
+    let mut tables = Tables::new(&process.memory);
+    // The smallest of the largest: what is below need not be looked at.
+    let mut bar = 0;
+    for &(generation, stretch) in stretches {
+        let sum = walk::walk(&process.memory, &mut tables, stretch, |shape, object, _| {
+            let idx = object.of as usize;
+            while part.types.len() <= idx {
+                // Types come in the order of their first object.
+                let role = match shape.kind {
+                    Kind::Plain => names.of(shape).map_or(Role::Other, |it| it.role),
+                    _ => Role::Other,
+                };
+                part.types.push((*shape, role, 0, 0, object.va));
+            }
+            let Some((_, role, count, bytes, _)) = part.types.get_mut(idx) else { return };
+            *count += 1;
+            *bytes = bytes.saturating_add(object.size);
+            if *role != Role::Other {
+                if part.kept.len() < KEPT {
+                    part.kept.push((*role, object.va, shape.table));
+                } else {
+                    part.kept_cut += 1;
+                }
+            }
+            if bar < object.size && shape.kind != Kind::Free {
+                part.largest.push((object.va, object.size, shape.table));
+                if 4 * LARGEST < part.largest.len() {
+                    largest_first(&mut part.largest);
+                    bar = part.largest.last().map_or(0, |it| it.1);
+                }
+            }
+        });
+        part.sums.push((generation, sum));
+    }
+    largest_first(&mut part.largest);
+    part
+}
+
+/// Keeps the largest objects, in an order that does not depend on who found them.
+fn largest_first(all: &mut Vec<(Va, u64, Va)>) {
+    all.sort_by_key(|&(va, size, _)| (std::cmp::Reverse(size), va));
+    all.truncate(LARGEST);
+}
+
+fn sum(names: &Names<'_>, parts: Vec<Part>, notes: &mut Notes) -> Objects {
+    let mut objects = Objects::default();
+    let mut types: HashMap<Va, (Shape, Role, u64, u64, Va)> = HashMap::new();
+    let (mut largest, mut kept, mut kept_cut) = (Vec::new(), Vec::new(), 0_u64);
+    for part in parts {
+        for it in part.types {
+            match types.entry(it.0.table) {
+                Entry::Vacant(slot) => {
+                    slot.insert(it);
+                }
+                Entry::Occupied(mut slot) => {
+                    let known = slot.get_mut();
+                    known.2 = known.2.saturating_add(it.2);
+                    known.3 = known.3.saturating_add(it.3);
+                    known.4 = known.4.min(it.4);
+                }
+            }
+        }
+        for (name, sum) in part.sums {
+            let known = objects.generations.iter_mut().find(|it| it.name == name);
+            let generation = match known {
+                Some(it) => it,
+                None => {
+                    objects.generations.push(Generation { name, ..Generation::default() });
+                    let Some(it) = objects.generations.last_mut() else { continue };
+                    it
+                }
+            };
+            let add = |total: &mut u64, it: u64| *total = total.saturating_add(it);
+            add(&mut generation.count, sum.objects);
+            add(&mut generation.object_bytes, sum.object_bytes);
+            add(&mut generation.free_bytes, sum.free_bytes);
+            add(&mut generation.gap_bytes, sum.gap_bytes);
+            let unseen = sum.damaged_bytes.saturating_add(sum.missing_bytes);
+            add(&mut generation.unseen_bytes, unseen);
+            add(&mut objects.damaged_bytes, sum.damaged_bytes);
+            add(&mut objects.missing_bytes, sum.missing_bytes);
+            objects.first_damage = objects.first_damage.or(sum.first_damage);
+        }
+        largest.extend(part.largest);
+        kept_cut = kept_cut.saturating_add(part.kept_cut);
+        kept.extend(part.kept);
+    }
+    let mut unnamed = 0_u64;
+    let mut rows: Vec<TypeRow> = types
+        .into_values()
+        .map(|(shape, role, count, total_bytes, sample)| {
+            let name = names.of(&shape).map(|TypeName { name, .. }| name);
+            unnamed += u64::from(name.is_none());
+            TypeRow { name, shape, role, count, total_bytes, sample }
+        })
+        .collect();
+    rows.sort_by_key(|it| (std::cmp::Reverse(it.total_bytes), it.shape.table));
+    let index: HashMap<Va, usize> =
+        rows.iter().enumerate().map(|(idx, it)| (it.shape.table, idx)).collect();
+    let of = |table: Va| index.get(&table).copied().unwrap_or(usize::MAX);
+    largest_first(&mut largest);
+    objects.largest = largest.into_iter().map(|(va, size, it)| (va, size, of(it))).collect();
+    if KEPT < kept.len() {
+        kept_cut = kept_cut.saturating_add((kept.len() - KEPT) as u64);
+        kept.truncate(KEPT);
+    }
+    objects.kept = kept.into_iter().map(|(role, va, it)| (role, va, of(it))).collect();
+    objects.types = rows;
+    if unnamed != 0 {
+        notes.add(Note::ManagedTypesUnnamed, Place::from(format!("{unnamed} types").as_str()));
+    }
+    if kept_cut != 0 {
+        notes.add(Note::ManagedObjectsCut, Place::from(format!("{kept_cut} objects").as_str()));
+    }
+    objects
+}

@@ -1,0 +1,25 @@
+//! What the managed heap holds: every object by type, and what a person asks next.
+//!
+//! No part of the runtime's own debugging library is needed. Objects are found by walking from one
+//! to the next, their types by the method tables that they begin with, and the names by the
+//! metadata of the assemblies, which is in the dump. Each step has a check of its own; what fails
+//! one is counted and not guessed.
+
+mod census;
+mod metadata;
+mod names;
+mod tables;
+mod walk;
+
+pub use census::{Generation, Objects, TypeRow};
+pub use names::Role;
+pub use tables::{Kind, Shape};
+
+use crate::notes::Notes;
+use crate::owners::ManagedHeap;
+use crate::process::Process;
+
+/// Looks at every object of every managed heap.
+pub fn objects(process: &Process, heaps: &[ManagedHeap], notes: &mut Notes) -> Vec<Objects> {
+    heaps.iter().map(|heap| census::census(process, heap, notes)).collect()
+}
