@@ -84,6 +84,7 @@ notes! {
     ManagedHeapPartlyCaptured "managed-heap-partly-captured" "bytes of the managed heap that are not in the dump; counts leave them out" "procdump -ma <pid>"
     ManagedTypesUnnamed "managed-types-unnamed" "managed types whose metadata is not in the dump, or in no image; they are shown by address" ""
     ManagedObjectsCut "managed-objects-cut" "more exceptions, timers, threads or handles than are looked at one by one" ""
+    ManagedStringsNotCompared "managed-strings-not-compared" "more different strings than are compared; duplicates among the rest are not counted" ""
     ManagedHeapNotFound "managed-heap-not-found" "a .NET runtime is loaded, but its heap was not found in the dump" "procdump -ma <pid>"
     MappedFilesUnnamed "mapped-files-unnamed" "a minidump does not name the files behind mapped memory; mapped-file and shareable are told apart by content, as a guess" "VMMap on the live process"
     NoCommitCounters "no-commit-counters" "no SystemMemoryInfo stream: the commit limit is unknown" "procdump -ma <pid> on Windows 8 or later"

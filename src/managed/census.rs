@@ -6,8 +6,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::details::Details;
+use super::exceptions::Exception;
+use super::fields;
 use super::names::{Names, Role, TypeName};
+use super::strings::{Strings, Texts};
 use super::tables::{Kind, Shape, Tables};
+use super::threads::ManagedThread;
+use super::timers::Timer;
 use super::walk::{self, Stretch, Sum};
 use crate::notes::{Note, Notes, Place};
 use crate::owners::ManagedHeap;
@@ -18,6 +24,10 @@ use crate::space::Va;
 const PARTS: u64 = 32;
 /// The largest objects that are named.
 const LARGEST: usize = 32;
+/// Arrays below this are not asked whether they are empty.
+const SPARSE: u64 = 1024;
+/// Words of an array that are looked at.
+const SAMPLED: usize = 64;
 /// Objects with a role that are kept to be looked at.
 const KEPT: usize = 1 << 18;
 
@@ -46,8 +56,20 @@ pub struct Objects {
     pub first_damage: Option<Va>,
     /// Bytes from first objects to allocation pointers; the bytes above add up to it.
     pub allocated_bytes: u64,
-    /// Objects that are looked at one by one, in address order, with the index of their type.
-    pub(super) kept: Vec<(Role, Va, usize)>,
+    /// Strings, and texts that stand there more than once.
+    pub strings: Strings,
+    /// Arrays that are mostly empty, by type, the most bytes first.
+    pub sparse: Vec<Sparse>,
+    /// GC handles by kind.
+    pub handles: Vec<HandleRow>,
+    /// Objects that wait to be finalized.
+    pub finalization: Option<Finalization>,
+    /// Exceptions, those that were thrown first.
+    pub exceptions: Vec<Exception>,
+    /// Timers, those that run most often first.
+    pub timers: Vec<Timer>,
+    /// Managed threads by their managed ids.
+    pub threads: Vec<ManagedThread>,
 }
 
 impl Objects {
@@ -60,6 +82,44 @@ impl Objects {
         let seen = self.allocated_bytes.saturating_sub(unseen);
         100.0 * seen as f64 / self.allocated_bytes as f64
     }
+}
+
+/// Arrays of one type of which nine tenths are zero, judged by a sample of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sparse {
+    /// Index of the type.
+    pub of: usize,
+    /// How many.
+    pub count: u64,
+    /// Their bytes.
+    pub total_bytes: u64,
+}
+
+/// GC handles of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandleRow {
+    /// `strong`, `pinned`, `weak-short`, ….
+    pub kind: &'static str,
+    /// Handles with an object.
+    pub count: u64,
+    /// Handles without: the object is gone, or the handle waits to be used again.
+    pub empty: u64,
+    /// Types of the objects, the most frequent first.
+    pub types: Vec<(Option<Arc<str>>, u64)>,
+}
+
+/// What the finalizer has before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finalization {
+    /// Objects with a finalizer that are not known to be dead.
+    pub registered: u64,
+    /// Dead objects that wait for the finalizer thread.
+    pub ready: u64,
+    /// Their types, the most frequent first.
+    pub ready_types: Vec<(Option<Arc<str>>, u64)>,
+    /// Types with a finalizer to whose objects the finalizer thread's stack refers: what it is
+    /// busy with.
+    pub busy_with: Vec<Arc<str>>,
 }
 
 /// Objects of one type.
@@ -104,15 +164,26 @@ struct Part {
     largest: Vec<(Va, u64, Va)>,
     kept: Vec<(Role, Va, Va)>,
     kept_cut: u64,
+    sparse: HashMap<Va, (u64, u64)>,
+    strings: (u64, u64),
 }
 
 /// Walks all objects of a heap, several parts at a time.
 pub(super) fn census(process: &Process, heap: &ManagedHeap, notes: &mut Notes) -> Objects {
     let names = Names::new(process);
     let stretches = stretches(process, heap);
+    let texts = Texts::new();
     let parts: Vec<Part> =
-        stretches.par_iter().map(|it| census_of(process, &names, it)).collect();
-    let mut objects = sum(&names, parts, notes);
+        stretches.par_iter().map(|it| census_of(process, &names, &texts, it)).collect();
+    let (mut objects, kept) = sum(&names, parts, notes);
+    let counted = (objects.strings.count, objects.strings.total_bytes);
+    objects.strings = texts.strings(&process.memory);
+    (objects.strings.count, objects.strings.total_bytes) = counted;
+    if objects.strings.not_compared != 0 {
+        notes.add(Note::ManagedStringsNotCompared, Place::from(heap.runtime));
+    }
+    let details = Details { process, names: &names, heap, kept: &kept };
+    details.fill(&mut objects);
     let order = ["Gen 0", "Gen 1", "Gen 2", "LOH", "POH", "Frozen", "GC heap"];
     objects
         .generations
@@ -162,14 +233,17 @@ fn stretches(process: &Process, heap: &ManagedHeap) -> Vec<Vec<(&'static str, St
 fn census_of(
     process: &Process,
     names: &Names<'_>,
+    texts: &Texts,
     stretches: &[(&'static str, Stretch)],
 ) -> Part {
     let mut part = Part::default();
     let mut tables = Tables::new(&process.memory);
+    let characters = fields::characters(process.memory.pointer_size());
+    let pointer_size = process.memory.pointer_size() as usize;
     // The smallest of the largest: what is below need not be looked at.
     let mut bar = 0;
     for &(generation, stretch) in stretches {
-        let sum = walk::walk(&process.memory, &mut tables, stretch, |shape, object, _| {
+        let sum = walk::walk(&process.memory, &mut tables, stretch, |shape, object, body| {
             let idx = object.of as usize;
             while part.types.len() <= idx {
                 // Types come in the order of their first object.
@@ -189,6 +263,28 @@ fn census_of(
                     part.kept_cut += 1;
                 }
             }
+            match shape.kind {
+                Kind::String => {
+                    part.strings.0 += 1;
+                    part.strings.1 = part.strings.1.saturating_add(object.size);
+                    let start = characters as usize;
+                    let end = start.saturating_add(2 * object.length as usize);
+                    if object.length != 0
+                        && let Some(text) = body.get(start..end)
+                    {
+                        texts.add(object.va, text, object.size);
+                    }
+                }
+                Kind::Vector if SPARSE <= object.size => {
+                    let body = body.get(..object.size as usize).unwrap_or(body);
+                    if is_sparse(body.get(2 * pointer_size..).unwrap_or_default()) {
+                        let (count, bytes) = part.sparse.entry(shape.table).or_default();
+                        *count += 1;
+                        *bytes = bytes.saturating_add(object.size);
+                    }
+                }
+                _ => {}
+            }
             if bar < object.size && shape.kind != Kind::Free {
                 part.largest.push((object.va, object.size, shape.table));
                 if 4 * LARGEST < part.largest.len() {
@@ -203,16 +299,32 @@ fn census_of(
     part
 }
 
+/// Whether nine tenths of an array are zero, by a sample.
+fn is_sparse(elements: &[u8]) -> bool {
+    let step = (elements.len() / SAMPLED).max(8) & !7;
+    let words = (0..elements.len()).step_by(step).filter_map(|it| elements.get(it..it + 8));
+    let (mut all, mut zero) = (0_usize, 0_usize);
+    for word in words {
+        all += 1;
+        zero += usize::from(word == [0; 8]);
+    }
+    all != 0 && 9 * all <= 10 * zero
+}
+
 /// Keeps the largest objects, in an order that does not depend on who found them.
 fn largest_first(all: &mut Vec<(Va, u64, Va)>) {
     all.sort_by_key(|&(va, size, _)| (std::cmp::Reverse(size), va));
     all.truncate(LARGEST);
 }
 
-fn sum(names: &Names<'_>, parts: Vec<Part>, notes: &mut Notes) -> Objects {
+/// Objects with a role: where they are, and their method tables.
+type Kept = Vec<(Role, Va, Va)>;
+
+fn sum(names: &Names<'_>, parts: Vec<Part>, notes: &mut Notes) -> (Objects, Kept) {
     let mut objects = Objects::default();
     let mut types: HashMap<Va, (Shape, Role, u64, u64, Va)> = HashMap::new();
     let (mut largest, mut kept, mut kept_cut) = (Vec::new(), Vec::new(), 0_u64);
+    let mut sparse: HashMap<Va, (u64, u64)> = HashMap::new();
     for part in parts {
         for it in part.types {
             match types.entry(it.0.table) {
@@ -251,6 +363,13 @@ fn sum(names: &Names<'_>, parts: Vec<Part>, notes: &mut Notes) -> Objects {
         largest.extend(part.largest);
         kept_cut = kept_cut.saturating_add(part.kept_cut);
         kept.extend(part.kept);
+        let strings = &mut objects.strings;
+        strings.count = strings.count.saturating_add(part.strings.0);
+        strings.total_bytes = strings.total_bytes.saturating_add(part.strings.1);
+        for (table, (count, bytes)) in part.sparse {
+            let known = sparse.entry(table).or_default();
+            *known = (known.0.saturating_add(count), known.1.saturating_add(bytes));
+        }
     }
     let mut unnamed = 0_u64;
     let mut rows: Vec<TypeRow> = types
@@ -271,7 +390,13 @@ fn sum(names: &Names<'_>, parts: Vec<Part>, notes: &mut Notes) -> Objects {
         kept_cut = kept_cut.saturating_add((kept.len() - KEPT) as u64);
         kept.truncate(KEPT);
     }
-    objects.kept = kept.into_iter().map(|(role, va, it)| (role, va, of(it))).collect();
+    let sparse = sparse.into_iter().map(|(table, (count, total_bytes))| Sparse {
+        of: of(table),
+        count,
+        total_bytes,
+    });
+    objects.sparse = sparse.collect();
+    objects.sparse.sort_by_key(|it| (std::cmp::Reverse(it.total_bytes), it.of));
     objects.types = rows;
     if unnamed != 0 {
         notes.add(Note::ManagedTypesUnnamed, Place::from(format!("{unnamed} types").as_str()));
@@ -279,5 +404,5 @@ fn sum(names: &Names<'_>, parts: Vec<Part>, notes: &mut Notes) -> Objects {
     if kept_cut != 0 {
         notes.add(Note::ManagedObjectsCut, Place::from(format!("{kept_cut} objects").as_str()));
     }
-    objects
+    (objects, kept)
 }

@@ -6,14 +6,27 @@
 //! one is counted and not guessed.
 
 mod census;
+mod details;
+mod exceptions;
+mod fields;
+mod finalizer;
+mod handles;
 mod metadata;
+mod methods;
 mod names;
+mod strings;
 mod tables;
+mod threads;
+mod timers;
 mod walk;
 
-pub use census::{Generation, Objects, TypeRow};
+pub use census::{Finalization, Generation, HandleRow, Objects, Sparse, TypeRow};
+pub use exceptions::Exception;
 pub use names::Role;
+pub use strings::{Duplicate, Strings};
 pub use tables::{Kind, Shape};
+pub use threads::ManagedThread;
+pub use timers::Timer;
 
 use crate::notes::Notes;
 use crate::owners::ManagedHeap;

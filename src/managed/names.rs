@@ -1,8 +1,8 @@
 //! Names of types: from a method table to its module, and from there to the metadata.
 //!
 //! ```text
-//!   Module: word 1 or 2 leads to the PEFile or PEAssembly (9 and later also to the image itself),
-//!           that to a PEImage, that to a layout, and that to the image
+//!   Module: the assembly's name in UTF-8, behind that the PEFile or PEAssembly (9 and later also
+//!           the image itself), that leads to a PEImage, that to a layout, and that to the image
 //!   dictionaries: u16 dictionaries, u16 type parameters, in the 4 bytes in front of an array of
 //!           dictionaries; the last is the type's own and begins with its type arguments
 //!   type argument: a method table, or with bit 1 set a TypeDesc: u8 element type, then its argument
@@ -25,6 +25,8 @@ use crate::space::{Memory, Va};
 const IMAGES: usize = 64;
 /// Bytes of metadata; the largest framework assembly has 4 MB.
 const METADATA: u64 = 256 << 20;
+/// Words of a module in which its name and its file are looked for.
+const MODULE_WORDS: u64 = 64;
 /// How deep type arguments are followed.
 const DEPTH: u32 = 8;
 /// Type arguments of one type.
@@ -81,6 +83,10 @@ impl<'a> Names<'a> {
             modules: Mutex::default(),
             types: Mutex::default(),
         }
+    }
+
+    pub(super) fn memory(&self) -> &'a Memory {
+        self.memory
     }
 
     /// The name of a type, or `None` where its metadata is not to be had.
@@ -148,7 +154,7 @@ impl<'a> Names<'a> {
         let memory = self.memory;
         let of = || {
             let at = desc.checked_add(memory.pointer_size())?;
-            // .NET 5 and later have the argument one word further in some builds.
+            // To .NET Core 3.1 there is a method table in front of the argument, which may be null.
             let words = [at, at.checked_add(memory.pointer_size())?];
             let named = words.iter().filter_map(|&it| self.named(memory.pointer(it)?, depth));
             named.map(|it| it.name.as_ref().to_owned()).next()
@@ -156,6 +162,8 @@ impl<'a> Names<'a> {
         match memory.u8(desc) {
             Some(0x0f) => format!("{}*", of().unwrap_or_else(unknown)),
             Some(0x10) => format!("{}&", of().unwrap_or_else(unknown)),
+            // To .NET Core 3.1 arrays have one as well, with their method table behind it.
+            Some(0x14 | 0x1d) => of().unwrap_or_else(unknown),
             Some(0x1b) => "method*".to_owned(),
             _ => unknown(),
         }
@@ -290,7 +298,8 @@ impl<'a> Names<'a> {
         found
     }
 
-    /// Searches the way from a module to its image.
+    /// Searches the way from a module to its image. Where the module says its assembly's name, the
+    /// image must have the same; else the nearest is taken.
     fn find_metadata(&self, module: Va) -> Option<Metadata<'a>> {
         let memory = self.memory;
         let size = memory.pointer_size();
@@ -298,19 +307,30 @@ impl<'a> Names<'a> {
             let word = move |idx: u64| memory.pointer(va.checked_add(idx.checked_mul(size)?)?);
             (0..count).filter_map(word).filter(|&it| 0x1_0000 <= it)
         };
-        // .NET 9 and later have the image's base in the module itself.
         let mut tried = Vec::new();
+        let mut nearest = None;
         let mut attempt = |va: Va| {
-            if tried.contains(&va) || IMAGES <= tried.len() {
+            if IMAGES <= tried.len() || tried.contains(&va) || memory.u16(va)? != 0x5a4d {
                 return None;
             }
-            let metadata = self.image_metadata(va)?;
             tried.push(va);
-            Some(metadata)
+            let metadata = self.image_metadata(va)?;
+            let name = metadata.assembly().unwrap_or_default();
+            let says = |at: Va| {
+                let text = memory.slice(at, name.len() as u64 + 1)?;
+                Some(text.strip_suffix(b"\0")? == name.as_bytes())
+            };
+            if !name.is_empty() && words(module, MODULE_WORDS).any(|it| says(it) == Some(true)) {
+                return Some(metadata);
+            }
+            nearest.get_or_insert(metadata);
+            None
         };
-        // The file is the second or third word; steps are few, so that no other module's image
-        // is nearer.
-        for file in words(module, 4).skip(1) {
+        // .NET 9 and later have the image's base in the module itself, older ones a file.
+        if let Some(it) = words(module, MODULE_WORDS).find_map(&mut attempt) {
+            return Some(it);
+        }
+        for file in words(module, MODULE_WORDS) {
             for image in words(file, 8) {
                 for layout in words(image, 40) {
                     if let Some(it) = words(layout, 6).find_map(&mut attempt) {
@@ -319,7 +339,7 @@ impl<'a> Names<'a> {
                 }
             }
         }
-        words(module, 64).find_map(attempt)
+        nearest
     }
 
     /// The metadata of an image that lies here as loaded, or as in its file.

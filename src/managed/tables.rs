@@ -83,8 +83,9 @@ impl Shape {
         let three = (3 * size) as u32;
         let has_elements = flags & HAS_ELEMENTS != 0;
         let element_size = if has_elements { flags & 0xffff } else { 0 };
-        // A string is two bytes short of a pointer: its terminator counts.
-        let is_string = element_size == 2 && base_size == three - 2 && has_elements;
+        // Header, method table, length and the terminator, which no other array has.
+        let string = if size == 8 { 22 } else { 14 };
+        let is_string = element_size == 2 && base_size == string && has_elements;
         let aligned = u64::from(base_size).is_multiple_of(size) && three <= base_size;
         if !(aligned || is_string) || LARGEST_BASE < base_size {
             return None;

@@ -51,19 +51,6 @@ pub(super) struct Sum {
     pub first_damage: Option<Va>,
 }
 
-impl Sum {
-    pub(super) fn add(&mut self, other: &Self) {
-        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
-        sum(&mut self.objects, other.objects);
-        sum(&mut self.object_bytes, other.object_bytes);
-        sum(&mut self.free_bytes, other.free_bytes);
-        sum(&mut self.gap_bytes, other.gap_bytes);
-        sum(&mut self.damaged_bytes, other.damaged_bytes);
-        sum(&mut self.missing_bytes, other.missing_bytes);
-        self.first_damage = self.first_damage.or(other.first_damage);
-    }
-}
-
 /// Objects of a range, and how they lie.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stretch {
@@ -86,12 +73,13 @@ impl Stretch {
 }
 
 /// Visits the objects of a stretch, gaps between them not among them. `visit` hears of free ones,
-/// too: their shape says so.
+/// too: their shape says so. It gets the captured bytes from the object's start on, which may be
+/// more than the object, or less where the dump has not all of it.
 pub(super) fn walk<'a>(
     memory: &'a Memory,
     tables: &mut Tables<'a>,
     stretch: Stretch,
-    mut visit: impl FnMut(&Shape, &Object, &mut Tables<'a>),
+    mut visit: impl FnMut(&Shape, &Object, &'a [u8]),
 ) -> Sum {
     let mut sum = Sum::default();
     let end = stretch.range.end();
@@ -105,7 +93,7 @@ pub(super) fn walk<'a>(
                 sum.objects += 1;
                 sum.object_bytes = sum.object_bytes.saturating_add(object.size);
             }
-            visit(&shape, &object, tables);
+            visit(&shape, &object, walk.body(at));
             at = at.saturating_add(object.size);
             continue;
         }
@@ -191,6 +179,12 @@ impl<'a> Walk<'a> {
             let [a, b, c, d, i, j, k, l] = *head;
             Some((u32::from_le_bytes([a, b, c, d]).into(), u32::from_le_bytes([i, j, k, l])))
         }
+    }
+
+    /// Captured bytes from a place on where an object was just read.
+    fn body(&self, at: Va) -> &'a [u8] {
+        let offset = at.checked_sub(self.from).and_then(|it| usize::try_from(it).ok());
+        offset.and_then(|it| self.bytes.get(it..)).unwrap_or_default()
     }
 
     fn word(&mut self, at: Va) -> Option<Va> {

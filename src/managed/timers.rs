@@ -1,0 +1,79 @@
+//! Timers: what runs every few seconds in this process.
+//!
+//! `TimerQueueTimer` is what a `System.Threading.Timer`, a `CancellationTokenSource` with a time
+//! limit, `Task.Delay` and a `PeriodicTimer` all come down to. Its callback is a delegate, and the
+//! type of the delegate's target says whose it is. Fields: dotnet/runtime `src/libraries/
+//! System.Private.CoreLib/src/System/Threading/Timer.cs`.
+
+use std::collections::BTreeMap;
+
+use super::names::Names;
+use super::tables::Shape;
+use crate::space::Va;
+use crate::table::DumpText;
+
+/// Timers that are read.
+const READ: usize = 1 << 16;
+/// What stands for "never".
+const NEVER: u32 = u32::MAX;
+
+/// Timers that are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// Milliseconds from one run to the next; `None` for those that run once.
+    pub period_ms: Option<u32>,
+    /// Milliseconds to the first run; `None` for those that are stopped.
+    pub due_ms: Option<u32>,
+    /// The type whose method runs, or that its state is of.
+    pub callback: Option<DumpText>,
+    /// How many are alike.
+    pub count: u64,
+    /// Where one of them is.
+    pub address: Va,
+}
+
+/// Reads timers, given as address and method table. Those that run again and again come first, the
+/// most frequent ahead.
+pub(super) fn timers(names: &Names<'_>, all: &[(Va, Va)]) -> Vec<Timer> {
+    let mut groups: BTreeMap<_, Timer> = BTreeMap::new();
+    for &(va, table) in all.iter().take(READ) {
+        let memory = names.memory();
+        let at = |name: &str| va.checked_add(names.field(table, None, name)?);
+        let number = |name: &str| at(name).and_then(|it| memory.u32(it));
+        let reference = |name: &str| at(name).and_then(|it| memory.pointer(it));
+        let period_ms = number("_period").filter(|&it| it != NEVER && it != 0);
+        let due_ms = number("_dueTime").filter(|&it| it != NEVER);
+        let delegate = reference("_timerCallback");
+        let target = delegate.and_then(|it| target(names, it));
+        // A delegate to a static method has itself as target; its state says more.
+        let own = |it: &str| it.starts_with("System.Threading.TimerCallback");
+        let target = target.filter(|it| !own(it));
+        let state = || reference("_state").and_then(|it| type_of(names, it));
+        let callback = target.or_else(state).map(DumpText::from);
+        let key = (period_ms, due_ms, callback.as_ref().map(|it| it.raw().to_owned()));
+        groups
+            .entry(key)
+            .and_modify(|it| it.count += 1)
+            .or_insert(Timer { period_ms, due_ms, callback, count: 1, address: va });
+    }
+    let mut timers: Vec<Timer> = groups.into_values().collect();
+    timers.sort_by_key(|it| {
+        (it.period_ms.is_none(), it.period_ms, std::cmp::Reverse(it.count), it.address)
+    });
+    timers
+}
+
+/// The type of a delegate's target.
+fn target(names: &Names<'_>, delegate: Va) -> Option<String> {
+    let memory = names.memory();
+    let table = memory.pointer(delegate)? & !(memory.pointer_size() - 1);
+    let offset = names.field(table, Some("System.Delegate"), "_target")?;
+    type_of(names, memory.pointer(delegate.checked_add(offset)?)?)
+}
+
+/// The type of an object.
+pub(super) fn type_of(names: &Names<'_>, object: Va) -> Option<String> {
+    let memory = names.memory();
+    let table = memory.pointer(object).filter(|_| object != 0)? & !(memory.pointer_size() - 1);
+    Some(names.of(&Shape::read(memory, table)?)?.name.as_ref().to_owned())
+}
