@@ -6,6 +6,7 @@
 //! one is counted and not guessed.
 
 mod census;
+mod code;
 mod details;
 mod exceptions;
 mod fields;

@@ -85,6 +85,10 @@ impl<'a> Names<'a> {
         }
     }
 
+    pub(super) fn process(&self) -> &'a Process {
+        self.process
+    }
+
     pub(super) fn memory(&self) -> &'a Memory {
         self.memory
     }

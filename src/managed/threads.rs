@@ -2,8 +2,10 @@
 //!
 //! The objects of type `System.Threading.Thread` lead to the runtime's own structure, and that has
 //! the id of the operating system. Where in it has changed with each version, so the offset is
-//! learned: the one at which most of them have the id of a thread in the dump, each another one.
-//! The second managed thread is the finalizer's in every CoreCLR. Fields: dotnet/runtime
+//! learned: the one at which most of them have the id of a thread in the dump, each another one, and
+//! the base of that thread's stack elsewhere.
+//! The first two managed threads are the program's and the finalizer's, to .NET 8 in this order, in
+//! .NET 10 in the other. Fields: dotnet/runtime
 //! `src/coreclr/System.Private.CoreLib/src/System/Threading/Thread.CoreCLR.cs`.
 
 use std::collections::HashSet;
@@ -20,8 +22,8 @@ const READ: usize = 1 << 14;
 const SEARCHED: u64 = 0x800;
 /// Characters of a name.
 const NAME: u32 = 200;
-/// The finalizer's managed id.
-const FINALIZER: u32 = 2;
+/// Managed ids of the threads that the runtime begins with.
+const FIRST: (u32, u32) = (1, 2);
 
 /// A managed thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +58,7 @@ pub(super) fn threads(
         let name = name.filter(|&it| it != 0).and_then(|it| fields::text(memory, it, NAME));
         let Some(managed_id) = managed_id.and_then(|it| memory.u32(it)) else { continue };
         let native = native.and_then(|it| memory.pointer(it)).filter(|&it| it != 0);
-        let is_finalizer = managed_id == FINALIZER && native.is_some();
-        let thread = ManagedThread { id: None, managed_id, name, is_finalizer, address: va };
+        let thread = ManagedThread { id: None, managed_id, name, is_finalizer: false, address: va };
         found.push((native, thread));
     }
     let natives: Vec<Va> = found.iter().filter_map(|it| it.0).collect();
@@ -65,14 +66,33 @@ pub(super) fn threads(
         let id = native.checked_add(offset).and_then(|it| memory.u32(it))?;
         ids.contains(&id).then_some(id)
     };
+    // The structure also knows where the thread's stack is, so an id that is another's shows.
+    let size = memory.pointer_size();
+    let stack = |id: u32| {
+        let thread = process.threads.iter().find(|it| it.id == id)?;
+        Some(thread.stack()?.base)
+    };
+    let knows_stack = |native: Va, id: u32| {
+        let words = (0..SEARCHED).step_by(size as usize);
+        stack(id).is_some_and(|base| {
+            words.filter_map(|it| memory.pointer(native.checked_add(it)?)).any(|it| it == base)
+        })
+    };
     let score = |offset: u64| {
-        natives.iter().filter_map(|&it| id_at(it, offset)).collect::<HashSet<u32>>().len()
+        let ids = natives.iter().filter_map(|&it| Some((it, id_at(it, offset)?)));
+        let ids: Vec<(Va, u32)> = ids.collect();
+        let different = ids.iter().map(|it| it.1).collect::<HashSet<u32>>().len();
+        let proven = match different {
+            0 | 1 => 0,
+            _ => ids.iter().filter(|it| knows_stack(it.0, it.1)).count(),
+        };
+        (proven, different)
     };
     let offsets = (0..SEARCHED).step_by(4).map(|it| (score(it), it));
     // The first of the best, so that copies further on do not matter.
     let best = offsets.max_by_key(|&(score, offset)| (score, std::cmp::Reverse(offset)));
-    if let Some((score, offset)) = best
-        && natives.len() <= 2 * score
+    if let Some(((_, different), offset)) = best
+        && natives.len() <= 2 * different
     {
         for (native, thread) in &mut found {
             thread.id = native.and_then(|it| id_at(it, offset));
@@ -80,5 +100,15 @@ pub(super) fn threads(
     }
     let mut threads: Vec<ManagedThread> = found.into_iter().map(|it| it.1).collect();
     threads.sort_by_key(|it| (it.managed_id, it.address));
+    // The runtime begins with two threads: the one that it was started on, and the finalizer's.
+    let first = process.threads.first().map(|it| it.id);
+    let mut starters = threads.iter_mut().filter(|it| it.id.is_some());
+    let starters = (starters.next(), starters.next());
+    if let (Some(one), Some(two)) = starters
+        && (one.managed_id, two.managed_id) == FIRST
+    {
+        let finalizer = if two.id == first { one } else { two };
+        finalizer.is_finalizer = true;
+    }
     threads
 }

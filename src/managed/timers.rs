@@ -24,7 +24,7 @@ pub struct Timer {
     pub period_ms: Option<u32>,
     /// Milliseconds to the first run; `None` for those that are stopped.
     pub due_ms: Option<u32>,
-    /// The type whose method runs, or that its state is of.
+    /// The method that runs, or the type that it or its state is of.
     pub callback: Option<DumpText>,
     /// How many are alike.
     pub count: u64,
@@ -44,12 +44,10 @@ pub(super) fn timers(names: &Names<'_>, all: &[(Va, Va)]) -> Vec<Timer> {
         let period_ms = number("_period").filter(|&it| it != NEVER && it != 0);
         let due_ms = number("_dueTime").filter(|&it| it != NEVER);
         let delegate = reference("_timerCallback");
-        let target = delegate.and_then(|it| target(names, it));
-        // A delegate to a static method has itself as target; its state says more.
-        let own = |it: &str| it.starts_with("System.Threading.TimerCallback");
-        let target = target.filter(|it| !own(it));
+        let callback = delegate.and_then(|it| method(names, it));
+        let target = || delegate.and_then(|it| target(names, it));
         let state = || reference("_state").and_then(|it| type_of(names, it));
-        let callback = target.or_else(state).map(DumpText::from);
+        let callback = callback.or_else(target).or_else(state).map(DumpText::from);
         let key = (period_ms, due_ms, callback.as_ref().map(|it| it.raw().to_owned()));
         groups
             .entry(key)
@@ -63,12 +61,26 @@ pub(super) fn timers(names: &Names<'_>, all: &[(Va, Va)]) -> Vec<Timer> {
     timers
 }
 
-/// The type of a delegate's target.
-fn target(names: &Names<'_>, delegate: Va) -> Option<String> {
+/// A field of a delegate.
+fn delegate_field(names: &Names<'_>, delegate: Va, name: &str) -> Option<Va> {
     let memory = names.memory();
     let table = memory.pointer(delegate)? & !(memory.pointer_size() - 1);
-    let offset = names.field(table, Some("System.Delegate"), "_target")?;
-    type_of(names, memory.pointer(delegate.checked_add(offset)?)?)
+    let offset = names.field(table, Some("System.Delegate"), name)?;
+    memory.pointer(delegate.checked_add(offset)?)
+}
+
+/// The method of a delegate. One to a static method goes through a stub that all of its kind share,
+/// and has the method in its other pointer.
+fn method(names: &Names<'_>, delegate: Va) -> Option<String> {
+    let other = delegate_field(names, delegate, "_methodPtrAux").filter(|&it| it != 0);
+    let code = other.or_else(|| delegate_field(names, delegate, "_methodPtr"))?;
+    names.method_of_code(code)
+}
+
+/// The type of a delegate's target. One to a static method has itself as target, which says nothing.
+fn target(names: &Names<'_>, delegate: Va) -> Option<String> {
+    let target = delegate_field(names, delegate, "_target").filter(|&it| it != delegate)?;
+    type_of(names, target)
 }
 
 /// The type of an object.
