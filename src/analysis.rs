@@ -183,6 +183,10 @@ impl Analysis {
         });
         observer.step("settling the map");
         let ledger = Ledger::settle(&process, &accounts, &mut notes);
+        let named = crate::guarded(|| managed::name_frames(&process, &mut stacks));
+        if named.is_none() {
+            notes.add(Note::InternalError, "names of managed frames");
+        }
         let (mut heaps, mut managed, mut tables) = (Vec::new(), Vec::new(), Vec::new());
         for (_, account) in accounts {
             heaps.extend(account.heaps);
@@ -191,8 +195,7 @@ impl Analysis {
         }
         observer.step("walking managed objects");
         let mut object_notes = Notes::default();
-        let objects =
-            crate::guarded(|| managed::objects(&process, &managed, &mut object_notes));
+        let objects = crate::guarded(|| managed::objects(&process, &managed, &mut object_notes));
         notes.merge(object_notes);
         let objects = objects.unwrap_or_else(|| {
             notes.add(Note::InternalError, "managed objects");

@@ -13,7 +13,7 @@ use crate::findings;
 use crate::owners::Usage;
 use crate::report::blocks::BlockFilter;
 use crate::report::model::{
-    AllocFilter, AllocsBy, HeapFilter, RegionFilter, SymbolFilter, ThreadFilter,
+    AllocFilter, AllocsBy, HeapFilter, ManagedFilter, RegionFilter, SymbolFilter, ThreadFilter,
 };
 use crate::stacks;
 
@@ -182,6 +182,15 @@ Examples:
   oomscope blocks crash.dmp --size 64KiB..1MiB --content ctl
   oomscope blocks crash.dmp --heap 0x00420000 --state all --format json")]
     Blocks(BlockArgs),
+    /// What .NET holds: objects by type, strings, exceptions, handles, timers, what keeps them alive
+    #[command(after_help = "\
+Examples:
+  oomscope managed crash.dmp
+  oomscope managed crash.dmp --stat
+  oomscope managed crash.dmp --type System.String --limit 5
+  oomscope managed crash.dmp --exceptions --timers
+  oomscope managed crash.dmp --retained")]
+    Managed(ManagedArgs),
     /// Stacks, equal ones folded, with what each thread waits for
     #[command(after_help = "\
 Examples:
@@ -396,6 +405,53 @@ impl BlockArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ManagedArgs {
+    #[command(flatten)]
+    pub(super) dump: OneDump,
+    /// Every type by bytes, as `!dumpheap -stat`
+    #[arg(long)]
+    stat: bool,
+    /// Objects of the type with this name, or of all types whose names hold it, with the way from
+    /// a root to each
+    #[arg(long = "type", value_name = "NAME")]
+    of_type: Option<String>,
+    /// Texts that stand in memory more than once
+    #[arg(long)]
+    strings: bool,
+    /// Timers: how often they run, and what
+    #[arg(long)]
+    timers: bool,
+    /// Exceptions, those of the runtime that were never thrown among them
+    #[arg(long)]
+    exceptions: bool,
+    /// GC handles by kind, and what waits for the finalizer
+    #[arg(long)]
+    handles: bool,
+    /// What keeps objects alive: ways from roots, and what would be free with an object
+    #[arg(long)]
+    retained: bool,
+    /// Rows of a list [default: 15 in the summary, 20 objects of a type, else all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl ManagedArgs {
+    pub(super) fn filter(&self) -> ManagedFilter {
+        let default = if self.of_type.is_some() { 20 } else { 0 };
+        ManagedFilter {
+            all_types: self.stat,
+            of_type: self.of_type.clone(),
+            retained: self.retained,
+            strings: self.strings,
+            timers: self.timers,
+            exceptions: self.exceptions,
+            handles: self.handles,
+            limit: self.limit.unwrap_or(default),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ThreadArgs {
     #[command(flatten)]
     dump: OneDump,
@@ -572,6 +628,7 @@ impl Command {
             Command::Heaps(it) => std::slice::from_ref(&it.dump.dump),
             Command::Allocs(it) => std::slice::from_ref(&it.dump.dump),
             Command::Blocks(it) => std::slice::from_ref(&it.dump.dump),
+            Command::Managed(it) => std::slice::from_ref(&it.dump.dump),
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
             Command::Address(it) => std::slice::from_ref(&it.dump.dump),
             Command::Compare(it) => &it.dumps,

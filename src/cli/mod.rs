@@ -103,6 +103,7 @@ impl Render for Command {
             Command::Heaps(args) => text::heaps(out, it, &args.filter(), layout),
             Command::Allocs(args) => text::allocs(out, it, &args.filter(), layout),
             Command::Blocks(args) => text::blocks(out, it, &args.filter(), layout),
+            Command::Managed(args) => text::managed(out, it, &args.filter(), layout),
             Command::Threads(args) => text::threads(out, it, &args.filter(), layout),
             Command::Address(args) => text::addresses(out, it, &args.addresses, layout),
             Command::Symbols(args) => text::symbols(out, it, &args.filter(), layout),
@@ -118,7 +119,7 @@ impl Render for Command {
             Command::Map(args) => Model::map(it, args.filter().as_ref()),
             Command::Heaps(args) => Model::heaps(it, &args.filter()),
             Command::Allocs(args) => Model::allocs(it, &args.filter()),
-            // They have writers of their own.
+            Command::Managed(args) => Model::managed(it, &args.filter()),
             Command::Threads(args) => Model::threads(it, &args.filter()),
             Command::Address(args) => Model::addresses(it, &args.addresses),
             Command::Symbols(args) => Model::symbols(it, &args.filter()),

@@ -185,9 +185,7 @@ pub(super) fn census(process: &Process, heap: &ManagedHeap, notes: &mut Notes) -
     let details = Details { process, names: &names, heap, kept: &kept };
     details.fill(&mut objects);
     let order = ["Gen 0", "Gen 1", "Gen 2", "LOH", "POH", "Frozen", "GC heap"];
-    objects
-        .generations
-        .sort_by_key(|it| order.iter().position(|&name| name == it.name));
+    objects.generations.sort_by_key(|it| order.iter().position(|&name| name == it.name));
     for it in &objects.generations {
         let add = |sum: &mut u64, it: u64| *sum = sum.saturating_add(it);
         add(&mut objects.count, it.count);
@@ -209,11 +207,8 @@ pub(super) fn census(process: &Process, heap: &ManagedHeap, notes: &mut Notes) -
 /// The stretches of a heap in parts of about the same size.
 fn stretches(process: &Process, heap: &ManagedHeap) -> Vec<Vec<(&'static str, Stretch)>> {
     let size = process.memory.pointer_size();
-    let all: Vec<_> = heap
-        .ranges
-        .iter()
-        .filter_map(|it| Some((it.generation, Stretch::of(it, size)?)))
-        .collect();
+    let all: Vec<_> =
+        heap.ranges.iter().filter_map(|it| Some((it.generation, Stretch::of(it, size)?))).collect();
     let total = all.iter().map(|(_, it)| it.range.size()).fold(0, u64::saturating_add);
     let share = (total / PARTS).max(1 << 20);
     let mut parts = Vec::new();

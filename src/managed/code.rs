@@ -61,9 +61,8 @@ impl Names<'_> {
         let memory = self.memory();
         let size = memory.pointer_size();
         let header = memory.pointer(start.checked_sub(size)?)?;
-        (0..HEADER_WORDS).find_map(|idx| {
-            self.method(memory.pointer(header.checked_add(idx * size)?)?)
-        })
+        (0..HEADER_WORDS)
+            .find_map(|idx| self.method(memory.pointer(header.checked_add(idx * size)?)?))
     }
 
     fn method_of_stub(&self, code: Va) -> Option<String> {

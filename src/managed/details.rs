@@ -101,7 +101,7 @@ impl Details<'_> {
         let ready = queues.iter().flat_map(|it| &it.ready).copied();
         let thread = self.process.threads.iter().find(|it| Some(it.id) == finalizer);
         let mut busy_with: Vec<Arc<str>> = Vec::new();
-        for word in thread.map(|it| self.stack_words(it)).unwrap_or_default() {
+        for (_, word) in thread.into_iter().flat_map(|it| stack_words(self.process, it)) {
             let shape = self.shape_at(word).filter(|it| it.kind == Kind::Plain && it.has_finalizer);
             let name = shape.and_then(|it| self.names.of(&it));
             // The thread that runs has a finalizer itself, and so has what it waits with.
@@ -127,7 +127,7 @@ impl Details<'_> {
         }
         let wanted: std::collections::HashSet<Va> = objects.iter().map(|it| it.0).collect();
         for thread in &self.process.threads {
-            for word in self.stack_words(thread) {
+            for (_, word) in stack_words(self.process, thread) {
                 if wanted.contains(&word) {
                     let threads = found.entry(word).or_default();
                     if threads.last() != Some(&thread.id) {
@@ -138,18 +138,20 @@ impl Details<'_> {
         }
         found
     }
+}
 
-    /// The words of a thread's stack that is in use.
-    fn stack_words(&self, thread: &Thread) -> Vec<Va> {
-        let memory = &self.process.memory;
-        let size = memory.pointer_size();
-        let Some((stack, used)) = thread.stack().zip(thread.stack_used()) else {
-            return Vec::new();
-        };
-        let used = used.min(self.process.limits.stack_bytes);
-        let start = stack.base.saturating_sub(used) & !(size - 1);
-        let bytes = memory.slice_up_to(start, used);
-        let word = |it: &[u8]| it.iter().rev().fold(0_u64, |all, &it| all << 8 | u64::from(it));
-        bytes.chunks_exact(size as usize).map(word).collect()
-    }
+/// The words of a thread's stack that is in use, with their addresses.
+pub(super) fn stack_words<'a>(
+    process: &'a Process,
+    thread: &Thread,
+) -> impl Iterator<Item = (Va, Va)> + use<'a> {
+    let size = process.memory.pointer_size();
+    let stack = thread.stack().zip(thread.stack_used());
+    let (base, used) = stack.map_or((0, 0), |(stack, used)| (stack.base, used));
+    let used = used.min(process.limits.stack_bytes);
+    let start = base.saturating_sub(used) & !(size - 1);
+    let bytes = process.memory.slice_up_to(start, used);
+    let word = |it: &[u8]| it.iter().rev().fold(0_u64, |all, &it| all << 8 | u64::from(it));
+    let places = (0..).map(move |idx: u64| start.saturating_add(idx.saturating_mul(size)));
+    places.zip(bytes.chunks_exact(size as usize).map(word))
 }

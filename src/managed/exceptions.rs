@@ -92,7 +92,8 @@ fn read(names: &Names<'_>, va: Va, table: Va) -> Option<Exception> {
     let at = |name: &str| va.checked_add(names.field(table, EXCEPTION, name)?);
     let reference = |name: &str| at(name).and_then(|it| memory.pointer(it)).filter(|&it| it != 0);
     let message = |va: Va| {
-        let message = memory.pointer(va.checked_add(names.field(table, EXCEPTION, "_message")?)?)?;
+        let message =
+            memory.pointer(va.checked_add(names.field(table, EXCEPTION, "_message")?)?)?;
         fields::text(memory, message, MESSAGE).filter(|_| message != 0)
     };
     let inner = reference("_innerException").and_then(|inner| {

@@ -53,9 +53,8 @@ impl Names<'_> {
         let (canonical, class) = tables::class(memory, table)?;
         let definition = self.definition(table)?;
         let rows = definition.metadata.fields_of(definition.row);
-        let words = (0..CLASS_WORDS).filter_map(|idx| {
-            memory.pointer(class.checked_add(idx * size)?).filter(|&it| it != 0)
-        });
+        let words = (0..CLASS_WORDS)
+            .filter_map(|idx| memory.pointer(class.checked_add(idx * size)?).filter(|&it| it != 0));
         let mut lists = words.filter(|&it| memory.pointer(it) == Some(canonical));
         // The words have one that leads to a description; the method table itself does not begin
         // with its own address.

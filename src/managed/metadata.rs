@@ -68,51 +68,51 @@ const TYPE_OR_METHOD: Column = Coded(1, &[0x02, 0x06]);
 
 /// The columns of each table, in the order of their numbers.
 const SCHEMA: [&[Column]; TABLES] = [
-    &[Number(2), Text, Guid, Guid, Guid],                                   // Module
-    &[RESOLUTION_SCOPE, Text, Text],                                        // TypeRef
-    &[Number(4), Text, Text, TYPE_DEF_OR_REF, Row(0x04), Row(0x06)],        // TypeDef
-    &[Row(0x04)],                                                           // FieldPtr
-    &[Number(2), Text, Blob],                                               // Field
-    &[Row(0x06)],                                                           // MethodPtr
-    &[Number(4), Number(2), Number(2), Text, Blob, Row(0x08)],              // MethodDef
-    &[Row(0x08)],                                                           // ParamPtr
-    &[Number(2), Number(2), Text],                                          // Param
-    &[Row(0x02), TYPE_DEF_OR_REF],                                          // InterfaceImpl
-    &[MEMBER_PARENT, Text, Blob],                                           // MemberRef
-    &[Number(2), HAS_CONSTANT, Blob],                                       // Constant
-    &[HAS_ATTRIBUTE, ATTRIBUTE_TYPE, Blob],                                 // CustomAttribute
-    &[HAS_MARSHAL, Blob],                                                   // FieldMarshal
-    &[Number(2), HAS_SECURITY, Blob],                                       // DeclSecurity
-    &[Number(2), Number(4), Row(0x02)],                                     // ClassLayout
-    &[Number(4), Row(0x04)],                                                // FieldLayout
-    &[Blob],                                                                // StandAloneSig
-    &[Row(0x02), Row(0x14)],                                                // EventMap
-    &[Row(0x14)],                                                           // EventPtr
-    &[Number(2), Text, TYPE_DEF_OR_REF],                                    // Event
-    &[Row(0x02), Row(0x17)],                                                // PropertyMap
-    &[Row(0x17)],                                                           // PropertyPtr
-    &[Number(2), Text, Blob],                                               // Property
-    &[Number(2), Row(0x06), HAS_SEMANTICS],                                 // MethodSemantics
-    &[Row(0x02), METHOD_DEF_OR_REF, METHOD_DEF_OR_REF],                     // MethodImpl
-    &[Text],                                                                // ModuleRef
-    &[Blob],                                                                // TypeSpec
-    &[Number(2), MEMBER_FORWARDED, Text, Row(0x1a)],                        // ImplMap
-    &[Number(4), Row(0x04)],                                                // FieldRVA
-    &[Number(4), Number(4)],                                                // EncLog
-    &[Number(4)],                                                           // EncMap
-    &[Number(4), Number(4), Number(4), Number(4), Blob, Text, Text],        // Assembly
-    &[Number(4)],                                                           // AssemblyProcessor
-    &[Number(4), Number(4), Number(4)],                                     // AssemblyOS
-    &[Number(4), Number(4), Number(4), Blob, Text, Text, Blob],             // AssemblyRef
-    &[Number(4), Row(0x23)],                                                // AssemblyRefProcessor
-    &[Number(4), Number(4), Number(4), Row(0x23)],                          // AssemblyRefOS
-    &[Number(4), Text, Blob],                                               // File
-    &[Number(4), Number(4), Text, Text, IMPLEMENTATION],                    // ExportedType
-    &[Number(4), Number(4), Text, IMPLEMENTATION],                          // ManifestResource
-    &[Row(0x02), Row(0x02)],                                                // NestedClass
-    &[Number(2), Number(2), TYPE_OR_METHOD, Text],                          // GenericParam
-    &[METHOD_DEF_OR_REF, Blob],                                             // MethodSpec
-    &[Row(0x2a), TYPE_DEF_OR_REF],                                          // GenericParamConstraint
+    &[Number(2), Text, Guid, Guid, Guid], // Module
+    &[RESOLUTION_SCOPE, Text, Text],      // TypeRef
+    &[Number(4), Text, Text, TYPE_DEF_OR_REF, Row(0x04), Row(0x06)], // TypeDef
+    &[Row(0x04)],                         // FieldPtr
+    &[Number(2), Text, Blob],             // Field
+    &[Row(0x06)],                         // MethodPtr
+    &[Number(4), Number(2), Number(2), Text, Blob, Row(0x08)], // MethodDef
+    &[Row(0x08)],                         // ParamPtr
+    &[Number(2), Number(2), Text],        // Param
+    &[Row(0x02), TYPE_DEF_OR_REF],        // InterfaceImpl
+    &[MEMBER_PARENT, Text, Blob],         // MemberRef
+    &[Number(2), HAS_CONSTANT, Blob],     // Constant
+    &[HAS_ATTRIBUTE, ATTRIBUTE_TYPE, Blob], // CustomAttribute
+    &[HAS_MARSHAL, Blob],                 // FieldMarshal
+    &[Number(2), HAS_SECURITY, Blob],     // DeclSecurity
+    &[Number(2), Number(4), Row(0x02)],   // ClassLayout
+    &[Number(4), Row(0x04)],              // FieldLayout
+    &[Blob],                              // StandAloneSig
+    &[Row(0x02), Row(0x14)],              // EventMap
+    &[Row(0x14)],                         // EventPtr
+    &[Number(2), Text, TYPE_DEF_OR_REF],  // Event
+    &[Row(0x02), Row(0x17)],              // PropertyMap
+    &[Row(0x17)],                         // PropertyPtr
+    &[Number(2), Text, Blob],             // Property
+    &[Number(2), Row(0x06), HAS_SEMANTICS], // MethodSemantics
+    &[Row(0x02), METHOD_DEF_OR_REF, METHOD_DEF_OR_REF], // MethodImpl
+    &[Text],                              // ModuleRef
+    &[Blob],                              // TypeSpec
+    &[Number(2), MEMBER_FORWARDED, Text, Row(0x1a)], // ImplMap
+    &[Number(4), Row(0x04)],              // FieldRVA
+    &[Number(4), Number(4)],              // EncLog
+    &[Number(4)],                         // EncMap
+    &[Number(4), Number(4), Number(4), Number(4), Blob, Text, Text], // Assembly
+    &[Number(4)],                         // AssemblyProcessor
+    &[Number(4), Number(4), Number(4)],   // AssemblyOS
+    &[Number(4), Number(4), Number(4), Blob, Text, Text, Blob], // AssemblyRef
+    &[Number(4), Row(0x23)],              // AssemblyRefProcessor
+    &[Number(4), Number(4), Number(4), Row(0x23)], // AssemblyRefOS
+    &[Number(4), Text, Blob],             // File
+    &[Number(4), Number(4), Text, Text, IMPLEMENTATION], // ExportedType
+    &[Number(4), Number(4), Text, IMPLEMENTATION], // ManifestResource
+    &[Row(0x02), Row(0x02)],              // NestedClass
+    &[Number(2), Number(2), TYPE_OR_METHOD, Text], // GenericParam
+    &[METHOD_DEF_OR_REF, Blob],           // MethodSpec
+    &[Row(0x2a), TYPE_DEF_OR_REF],        // GenericParamConstraint
 ];
 
 /// Where a parent is defined.
@@ -236,16 +236,6 @@ impl<'a> Metadata<'a> {
         None
     }
 
-    /// The row of the type with this namespace and name, which is in no other.
-    pub(super) fn find_type(&self, space: &str, name: &str) -> Option<u32> {
-        (1..=self.types()).find(|&row| {
-            let is = |column: usize, text: &str| {
-                self.cell(TYPE_DEF, row, column).and_then(|it| self.text(it)) == Some(text)
-            };
-            is(1, name) && is(2, space) && !self.enclosing.contains_key(&row)
-        })
-    }
-
     /// What a type derives from; inner `None` for types that derive from nothing.
     pub(super) fn parent(&self, row: u32) -> Option<Option<Parent>> {
         let coded = self.cell(TYPE_DEF, row, 3)?;
@@ -279,22 +269,6 @@ impl<'a> Metadata<'a> {
     /// The name of a method.
     pub(super) fn method_name(&self, row: u32) -> Option<&'a str> {
         self.text(self.cell(METHOD_DEF, row, 3)?)
-    }
-
-    /// The type that has a method.
-    pub(super) fn type_of_method(&self, method: u32) -> Option<u32> {
-        // Types have their methods in the order of the types.
-        let (mut low, mut high) = (1, self.types().checked_add(1)?);
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.cell(TYPE_DEF, middle, 5)? <= method {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let row = low.checked_sub(1).filter(|&it| it != 0)?;
-        self.methods_of(row).contains(&method).then_some(row)
     }
 
     fn members(&self, row: u32, column: usize, table: usize) -> Range<u32> {

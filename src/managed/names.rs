@@ -103,10 +103,9 @@ impl<'a> Names<'a> {
             return it.clone();
         }
         // Not locked meanwhile: a name may ask for the names of its arguments.
-        let name = self.work_out(table, depth).map(|name| TypeName {
-            role: self.role(table, &name),
-            name: name.into(),
-        });
+        let name = self
+            .work_out(table, depth)
+            .map(|name| TypeName { role: self.role(table, &name), name: name.into() });
         // What was cut short by its depth is another name elsewhere.
         if depth == DEPTH {
             let mut types = self.types.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,7 +151,9 @@ impl<'a> Names<'a> {
         let unknown = || "?".to_owned();
         let Some(depth) = depth.checked_sub(1) else { return unknown() };
         if handle & 2 == 0 {
-            return self.named(handle, depth).map_or_else(unknown, |it| it.name.as_ref().to_owned());
+            return self
+                .named(handle, depth)
+                .map_or_else(unknown, |it| it.name.as_ref().to_owned());
         }
         let desc = handle & !3;
         let memory = self.memory;
@@ -211,9 +212,9 @@ impl<'a> Names<'a> {
         for module in modules {
             let Some(metadata) = self.module(module) else { continue };
             let rows = self.rows(canonical)?;
-            let row = rows.into_iter().find(|&row| {
-                fits(&metadata, row) && self.parent_agrees(canonical, &metadata, row)
-            });
+            let row = rows
+                .into_iter()
+                .find(|&row| fits(&metadata, row) && self.parent_agrees(canonical, &metadata, row));
             if let Some(row) = row {
                 return Some(Definition { metadata, row });
             }

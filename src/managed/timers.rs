@@ -49,10 +49,13 @@ pub(super) fn timers(names: &Names<'_>, all: &[(Va, Va)]) -> Vec<Timer> {
         let state = || reference("_state").and_then(|it| type_of(names, it));
         let callback = callback.or_else(target).or_else(state).map(DumpText::from);
         let key = (period_ms, due_ms, callback.as_ref().map(|it| it.raw().to_owned()));
-        groups
-            .entry(key)
-            .and_modify(|it| it.count += 1)
-            .or_insert(Timer { period_ms, due_ms, callback, count: 1, address: va });
+        groups.entry(key).and_modify(|it| it.count += 1).or_insert(Timer {
+            period_ms,
+            due_ms,
+            callback,
+            count: 1,
+            address: va,
+        });
     }
     let mut timers: Vec<Timer> = groups.into_values().collect();
     timers.sort_by_key(|it| {

@@ -25,7 +25,10 @@ fn every_type_has_as_many_objects_as_the_program_made() {
         let Some((analysis, truth)) = of(name) else { continue };
         let [objects] = analysis.objects.as_slice() else { panic!("{name}") };
         println!("{name}: {:?} {} %", objects.generations, objects.coverage_percent());
-        println!("damage {:?} unseen {} {}", objects.first_damage, objects.damaged_bytes, objects.missing_bytes);
+        println!(
+            "damage {:?} unseen {} {}",
+            objects.first_damage, objects.damaged_bytes, objects.missing_bytes
+        );
         for it in objects.types.iter().take(12) {
             println!("{:?} {} {}", it.name, it.count, it.total_bytes);
         }
@@ -47,15 +50,40 @@ fn zz_peek() {
         let o = &analysis.objects[0];
         println!("== {name}");
         println!("{:?}", o.finalization);
-        for it in &o.handles { println!("H {} {} {} {:?}", it.kind, it.count, it.empty, &it.types[..it.types.len().min(4)]); }
-        for it in &o.exceptions { println!("E {it:?}"); }
-        for it in &o.timers { println!("T {it:?}"); }
-        for it in &o.threads { println!("TH {it:?}"); }
-        for it in o.strings.duplicates.iter().take(5) { println!("S {it:?}"); }
-        println!("{} {} {} {}", o.strings.count, o.strings.duplicated, o.strings.wasted_bytes, o.strings.not_compared);
-        for it in o.sparse.iter().take(5) { println!("SP {it:?} {:?}", o.types[it.of].name); }
-        for it in o.largest.iter().take(3) { println!("L {it:?} {:?}", o.types[it.2].name); }
-        for it in o.types.iter().filter(|it| it.role == oomscope::managed::Role::Handle) { println!("N {:?} {}", it.name, it.count); }
+        for it in &o.handles {
+            println!(
+                "H {} {} {} {:?}",
+                it.kind,
+                it.count,
+                it.empty,
+                &it.types[..it.types.len().min(4)]
+            );
+        }
+        for it in &o.exceptions {
+            println!("E {it:?}");
+        }
+        for it in &o.timers {
+            println!("T {it:?}");
+        }
+        for it in &o.threads {
+            println!("TH {it:?}");
+        }
+        for it in o.strings.duplicates.iter().take(5) {
+            println!("S {it:?}");
+        }
+        println!(
+            "{} {} {} {}",
+            o.strings.count, o.strings.duplicated, o.strings.wasted_bytes, o.strings.not_compared
+        );
+        for it in o.sparse.iter().take(5) {
+            println!("SP {it:?} {:?}", o.types[it.of].name);
+        }
+        for it in o.largest.iter().take(3) {
+            println!("L {it:?} {:?}", o.types[it.2].name);
+        }
+        for it in o.types.iter().filter(|it| it.role == oomscope::managed::Role::Handle) {
+            println!("N {:?} {}", it.name, it.count);
+        }
         println!("{:?}", analysis.notes);
     }
 }

@@ -7,6 +7,7 @@
 mod allocs;
 mod comparison;
 mod content;
+mod managed;
 mod symbols;
 mod threads;
 
@@ -30,6 +31,12 @@ pub use comparison::{
     Companion, ComparedDump, Comparison, ComparisonModel, Forecast, GrowthPart, GrowthRow,
     GrowthUnit, MeasureRow, ThreadCpu,
 };
+pub use managed::{
+    DuplicateString, Finalization, GcHandles, GcOom, Generation, Instance, Managed,
+    ManagedException, ManagedFilter, ManagedStrings, ManagedThread, ManagedTimer, ManagedType,
+    ObjectStep, RetainedMemory, RetainedType, SparseArrays, TypeCount,
+};
+pub(super) use managed::{root as managed_root, type_name as managed_type_name};
 pub use symbols::{FetchedSymbol, Symbol, SymbolCache, SymbolFilter};
 pub(in crate::report) use symbols::{outcome, why, why_not};
 pub(super) use threads::named_registers;
@@ -560,36 +567,6 @@ pub struct SizeCount {
     pub count: u64,
 }
 
-/// The managed side.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Managed {
-    /// `coreclr`, `netfx`, ….
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<String>,
-    /// Its version.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// Its heaps.
-    pub heaps: Vec<ManagedHeap>,
-    /// Sums by generation.
-    pub generations: Vec<Generation>,
-    /// Committed bytes of everything that was claimed for the runtime.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total_bytes: Option<u64>,
-    /// Objects by type. Absent when objects were not walked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub types: Option<Vec<ManagedType>>,
-    /// The garbage collector's own record of running out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub oom: Option<GcOom>,
-    /// Managed exceptions. Absent when objects were not walked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exceptions: Option<Vec<ManagedException>>,
-    /// Share of the heap whose objects could be walked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub coverage_percent: Option<f64>,
-}
-
 /// A garbage-collected heap, at region level.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ManagedHeap {
@@ -629,59 +606,6 @@ pub struct GcRange {
     /// Bytes up to the allocation pointer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocated_bytes: Option<u64>,
-}
-
-/// The sums of one generation.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Generation {
-    /// "Gen 0", "Gen 2", "LOH", ….
-    pub name: String,
-    /// Committed bytes.
-    pub committed_bytes: u64,
-    /// Bytes up to the allocation pointers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub object_bytes: Option<u64>,
-    /// Committed bytes behind them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub free_bytes: Option<u64>,
-}
-
-/// Objects of one type.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ManagedType {
-    /// Full name.
-    pub name: String,
-    /// Address of its method table.
-    pub method_table: String,
-    /// Number of objects.
-    pub count: u64,
-    /// All of them.
-    pub total_bytes: u64,
-}
-
-/// The garbage collector's own record of running out.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct GcOom {
-    /// In words, after `!analyzeoom`.
-    pub reason: String,
-    /// Bytes that were asked for.
-    pub size_bytes: u64,
-    /// Whether it was for the large object heap.
-    pub large_object: bool,
-}
-
-/// A managed exception.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ManagedException {
-    /// Full name of its type.
-    #[serde(rename = "type")]
-    pub exception_type: String,
-    /// Its message.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// Its `HRESULT`, in hex.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hresult: Option<String>,
 }
 
 /// A thread.
@@ -935,7 +859,7 @@ impl Model {
             allocation_stacks: it.reported_stacks(),
             allocations: Some(it.allocations()).filter(|it| it.stacks != 0),
             leak_units: Some(it.leak_units()),
-            managed: it.managed(),
+            managed: it.managed(&ManagedFilter::default()),
             threads: Some(it.threads(&ThreadFilter::default())),
             deadlocks: it.deadlocks(),
             tables: Some(it.tables()),
@@ -1328,32 +1252,6 @@ impl Writer<'_> {
         }
     }
 
-    fn managed(&self) -> Option<Managed> {
-        let (heaps, runtimes) = (&self.analysis.managed, &self.analysis.process.runtimes);
-        if heaps.is_empty() && runtimes.is_empty() {
-            return None;
-        }
-        let (first_heap, first_runtime) = (heaps.first(), runtimes.first());
-        let runtime = first_heap.map(|it| it.runtime.to_owned());
-        let version = first_heap.and_then(|it| it.version.clone());
-        let total = heaps.iter().map(|it| it.committed_bytes).fold(0, u64::saturating_add);
-        Some(Managed {
-            runtime: runtime.or(first_runtime.map(|it| it.kind.id().to_owned())),
-            version: version.or(first_runtime.and_then(|it| it.version.clone())),
-            heaps: heaps.iter().map(|it| self.managed_heap(it)).collect(),
-            generations: generations(heaps),
-            total_bytes: first_heap.map(|_| total),
-            types: None,
-            oom: heaps.iter().find_map(|it| it.oom).map(|it| GcOom {
-                reason: it.reason.to_owned(),
-                size_bytes: it.size_bytes,
-                large_object: it.large_object,
-            }),
-            exceptions: None,
-            coverage_percent: None,
-        })
-    }
-
     fn managed_heap(&self, it: &owners::ManagedHeap) -> ManagedHeap {
         ManagedHeap {
             runtime: it.runtime.to_owned(),
@@ -1619,31 +1517,6 @@ pub(super) fn kind(kind: RegionType) -> &'static str {
         RegionType::Mapped => "mapped",
         RegionType::Image => "image",
     }
-}
-
-/// Sums by generation, in the order in which generations are first met.
-fn generations(heaps: &[owners::ManagedHeap]) -> Vec<Generation> {
-    let mut sums: Vec<Generation> = Vec::new();
-    for it in heaps.iter().flat_map(|it| &it.ranges) {
-        let objects = it.allocated_bytes;
-        let free = objects.map(|objects| it.committed_bytes.saturating_sub(objects));
-        // A sum is known only where every part of it is.
-        let add = |sum: Option<u64>, part: Option<u64>| Some(sum?.saturating_add(part?));
-        match sums.iter_mut().find(|sum| sum.name == it.generation) {
-            Some(sum) => {
-                sum.committed_bytes = sum.committed_bytes.saturating_add(it.committed_bytes);
-                sum.object_bytes = add(sum.object_bytes, objects);
-                sum.free_bytes = add(sum.free_bytes, free);
-            }
-            None => sums.push(Generation {
-                name: it.generation.to_owned(),
-                committed_bytes: it.committed_bytes,
-                object_bytes: objects,
-                free_bytes: free,
-            }),
-        }
-    }
-    sums
 }
 
 /// The name that Windows is sold under, with its service pack.

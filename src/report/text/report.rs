@@ -8,7 +8,7 @@ use super::super::model::{place, windows_name};
 use super::super::page::{Align, BAD, BOLD, DOUBTFUL, GOOD, Grid, Page};
 use super::super::{ReportOptions, TextOptions, units};
 use super::threads::{cpu_ms, group, thread_name};
-use super::{allocs, content, heaps, list, map};
+use super::{allocs, content, heaps, list, managed, map};
 use crate::Analysis;
 use crate::findings::{Confidence, Evidence};
 use crate::owners::{self, Usage};
@@ -61,7 +61,7 @@ pub fn report(
     allocs::leak_units(&mut page, analysis)?;
     content::table(&mut page, analysis, CONTENTS)?;
     allocs::most(&mut page, analysis, STACKS)?;
-    managed(&mut page, analysis)?;
+    managed::in_report(&mut page, analysis)?;
     threads_that_matter(&mut page, analysis)?;
     exception(&mut page, analysis)?;
     findings(&mut page, analysis)?;
@@ -271,66 +271,6 @@ fn shortened(frames: &[Frame]) -> String {
         calls.splice(CALLS - 1..calls.len() - 1, ["…".to_owned()]);
     }
     calls.join(" < ")
-}
-
-fn managed(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
-    let bitness = analysis.process.bitness;
-    for heap in &analysis.managed {
-        let version = heap.version.as_deref().unwrap_or_default();
-        page.heading(&format!("Managed heap of {} {version}", heap.runtime))?;
-        let words = [
-            format!("{} committed", units::bytes(heap.committed_bytes)),
-            format!("{} reserved", units::bytes(heap.reserved_bytes)),
-            match heap.server {
-                Some(true) => "server GC",
-                Some(false) => "workstation GC",
-                None => "",
-            }
-            .to_owned(),
-            if heap.regions { "regions" } else { "segments" }.to_owned(),
-            heap.evidence.to_owned(),
-        ];
-        page.text(2, 2, &list(words))?;
-        let mut grid = Grid::new(&[
-            ("Generation", Align::Left),
-            ("Committed", Align::Right),
-            ("Objects", Align::Right),
-            ("Ranges", Align::Right),
-            ("First", Align::Right),
-        ]);
-        let mut generations: Vec<&str> = Vec::new();
-        for it in &heap.ranges {
-            if !generations.contains(&it.generation) {
-                generations.push(it.generation);
-            }
-        }
-        for generation in generations {
-            let ranges = || heap.ranges.iter().filter(|it| it.generation == generation);
-            let committed = ranges().map(|it| it.committed_bytes).fold(0, u64::saturating_add);
-            let add = |sum: u64, it: Option<u64>| Some(sum.saturating_add(it?));
-            let objects = ranges().map(|it| it.allocated_bytes).try_fold(0, add);
-            let first = ranges().next().map(|it| units::address(it.range.start(), bitness));
-            grid.row([
-                generation.to_owned(),
-                units::bytes(committed),
-                objects.map(units::bytes).unwrap_or_default(),
-                units::count(ranges().count() as u64),
-                first.unwrap_or_default(),
-            ]);
-        }
-        if !grid.is_empty() {
-            page.table(2, &grid)?;
-        }
-        if let Some(oom) = heap.oom {
-            let size = units::bytes(oom.size_bytes);
-            let large = if oom.large_object { " for the large object heap" } else { "" };
-            page.text(2, 2, &format!("GC out of memory: {} ({size}{large})", oom.reason))?;
-        }
-        for note in &heap.notes {
-            page.text(2, 2, note)?;
-        }
-    }
-    Ok(())
 }
 
 fn threads_that_matter(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
