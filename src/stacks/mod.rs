@@ -94,6 +94,9 @@ impl Frame {
     pub fn text(&self) -> String {
         let module = self.module.for_terminal();
         match &self.function {
+            Some(function) if self.module.is_empty() => {
+                format!("{}+{:#x}", function.for_terminal(), self.offset)
+            }
             Some(function) => format!("{module}!{}+{:#x}", function.for_terminal(), self.offset),
             None if self.module.is_empty() => format!("{:#x}", self.address),
             None => format!("{module}+{:#x}", self.offset),

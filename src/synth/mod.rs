@@ -18,6 +18,7 @@
 mod damage;
 mod heap;
 mod image;
+mod managed;
 mod process;
 pub mod samples;
 mod write;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 pub use damage::{cut_last, mutate, patch, stream_location};
 pub use heap::HeapSpec;
 pub use image::ImageSpec;
+pub use managed::{Flavor, ManagedSpec, TypeId};
 pub use process::ThreadSpec;
 
 pub(crate) const PAGE: u64 = 0x1000;

@@ -1,10 +1,13 @@
 //! Managed objects of real processes, against what those processes counted themselves.
 
-use oomscope::managed::Objects;
+use oomscope::managed::{self, Objects};
+use oomscope::notes::Note;
+use oomscope::synth::{Flavor, ManagedSpec};
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
 
 use crate::dumps::{self, number as address};
+use crate::samples::analyze;
 
 const DUMPS: [&str; 3] = ["wine/net31-x86", "wine/net8-x64", "wine/net10-x64"];
 
@@ -19,71 +22,316 @@ fn count(objects: &Objects, name: &str) -> u64 {
     types.map(|it| it.count).sum()
 }
 
+/// Checks an address that the program named: an object begins there, of that type.
+#[track_caller]
+fn check_object(analysis: &Analysis, name: &str, it: &Value) {
+    let va = address(&it["addr"]);
+    let found = managed::object_at(&analysis.process, &analysis.managed[0], va);
+    let found = found.unwrap_or_else(|| panic!("{name} at {va:#x} is no object"));
+    assert_eq!((found.address, found.name.as_ref()), (va, it["type"].as_str().unwrap()), "{name}");
+}
+
 #[test]
 fn every_type_has_as_many_objects_as_the_program_made() {
     for name in DUMPS {
         let Some((analysis, truth)) = of(name) else { continue };
         let [objects] = analysis.objects.as_slice() else { panic!("{name}") };
-        println!("{name}: {:?} {} %", objects.generations, objects.coverage_percent());
-        println!(
-            "damage {:?} unseen {} {}",
-            objects.first_damage, objects.damaged_bytes, objects.missing_bytes
-        );
-        for it in objects.types.iter().take(12) {
-            println!("{:?} {} {}", it.name, it.count, it.total_bytes);
-        }
-        for it in objects.types.iter().filter(|it| it.name.is_none()).take(12) {
-            println!("{:#x?} {} {}", it.shape, it.count, it.total_bytes);
-        }
         for (kind, it) in truth["exact_counts_by_type"].as_object().unwrap() {
-            let got = count(objects, kind);
-            println!("{kind}: {got} of {}", it["count"]);
+            assert_eq!(count(objects, kind), it["count"].as_u64().unwrap(), "{name}: {kind}");
         }
-        let _ = address(&Value::from("0x1"));
+        for (object, it) in truth["objects"].as_object().unwrap() {
+            check_object(&analysis, object, it);
+        }
+        let dead = truth["dead_unreachable"]["LeakLab.DeadLeaf"].as_u64().unwrap();
+        assert_eq!(count(objects, "LeakLab.DeadLeaf"), dead, "{name}");
     }
 }
 
 #[test]
-fn zz_peek() {
+fn every_byte_that_is_allocated_is_told() {
     for name in DUMPS {
         let Some((analysis, _)) = of(name) else { continue };
-        let o = &analysis.objects[0];
-        println!("== {name}");
-        println!("{:?}", o.finalization);
-        for it in &o.handles {
-            println!(
-                "H {} {} {} {:?}",
-                it.kind,
-                it.count,
-                it.empty,
-                &it.types[..it.types.len().min(4)]
+        let objects = &analysis.objects[0];
+        let ranges = analysis.managed[0].ranges.iter().filter_map(|it| it.allocated_bytes);
+        assert_eq!(objects.allocated_bytes, ranges.sum::<u64>(), "{name}");
+        assert_eq!(objects.coverage_percent(), 100.0, "{name}");
+        assert_eq!((objects.damaged_bytes, objects.missing_bytes), (0, 0), "{name}");
+        let told = objects.object_bytes + objects.free_bytes + objects.gap_bytes;
+        assert_eq!(told, objects.allocated_bytes, "{name}");
+        let types: u64 = objects.types.iter().map(|it| it.total_bytes).sum();
+        assert_eq!(types, objects.object_bytes + objects.free_bytes, "{name}");
+        let unnamed: Vec<_> = objects.types.iter().filter(|it| it.name.is_none()).collect();
+        assert!(unnamed.is_empty(), "{name}: {unnamed:#x?}");
+        for note in [Note::ManagedHeapDamaged, Note::ManagedTypesUnnamed, Note::ManagedObjectsCut] {
+            assert_eq!(analysis.notes.count(note), 0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn strings_and_arrays_are_those_that_the_program_made() {
+    for name in DUMPS {
+        let Some((analysis, truth)) = of(name) else { continue };
+        let objects = &analysis.objects[0];
+        let text = "duplicate-content-of-a-string";
+        let copies = objects.strings.duplicates.iter().find(|it| it.text.raw() == text).unwrap();
+        let wanted = truth["strings_at_least"][text].as_u64().unwrap();
+        assert!(wanted <= copies.count && copies.count <= wanted + 2, "{name}: {copies:?}");
+        let strings = count(objects, "System.String");
+        assert_eq!(objects.strings.count, strings, "{name}");
+        let largest = objects.largest.iter().map(|it| it.1);
+        assert!(largest.is_sorted_by(|a, b| a >= b), "{name}");
+        let bytes = objects.types.iter().find(|it| it.name.as_deref() == Some("System.Byte[]"));
+        let bytes = bytes.unwrap();
+        let wanted: u64 = truth["byte_arrays_at_least"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(size, count)| size.parse::<u64>().unwrap() * count.as_u64().unwrap())
+            .sum();
+        assert!(wanted <= bytes.total_bytes, "{name}: {wanted} {bytes:?}");
+    }
+}
+
+#[test]
+fn exceptions_have_their_text_their_cause_and_their_methods() {
+    for name in DUMPS {
+        let Some((analysis, truth)) = of(name) else { continue };
+        let truth = &truth["exception"];
+        let all = &analysis.objects[0].exceptions;
+        let kind = truth["type"].as_str().unwrap();
+        let it = all.iter().find(|it| it.kind.raw() == kind).unwrap();
+        assert_eq!(it.message.as_ref().unwrap().raw(), truth["message"].as_str().unwrap());
+        let hresult = truth["hresult"].as_i64().unwrap() as i32 as u32;
+        assert_eq!(it.hresult, Some(hresult));
+        let (_, inner, message) = it.inner.as_ref().unwrap();
+        assert_eq!(inner.raw(), truth["inner_type"].as_str().unwrap());
+        assert_eq!(message.as_ref().unwrap().raw(), truth["inner_message"].as_str().unwrap());
+        // The program has parameters in its text, and the heap has methods.
+        let words = truth["stack"].as_str().unwrap().split_whitespace();
+        let methods: Vec<&str> = words.filter_map(|it| it.split_once('(')).map(|it| it.0).collect();
+        let stack: Vec<&str> = it.stack.iter().map(|it| it.raw()).collect();
+        assert_eq!(stack, methods, "{name}");
+    }
+}
+
+#[test]
+fn handles_are_counted_by_kind() {
+    for name in DUMPS {
+        let Some((analysis, truth)) = of(name) else { continue };
+        let handles = &analysis.objects[0].handles;
+        for (kind, theirs, most) in [
+            ("pinned", "pinned", "System.Byte[]"),
+            ("strong", "normal", "LeakLab.Leaf"),
+            ("weak-short", "weak_short", "LeakLab.Leaf"),
+            ("weak-long", "weak_long", "LeakLab.Leaf"),
+            ("dependent", "dependent", "LeakLab.Leaf"),
+        ] {
+            let row = handles.iter().find(|it| it.kind == kind).unwrap();
+            let made = truth["gc_handles"][theirs].as_u64().unwrap();
+            let of_type = row.types.iter().find(|it| it.0.as_deref() == Some(most)).unwrap();
+            assert_eq!(of_type.1, made, "{name}: {kind}");
+            assert!(made <= row.count, "{name}: {kind}");
+        }
+    }
+}
+
+#[test]
+fn the_finalizer_is_seen_with_what_it_is_stuck_in() {
+    for name in DUMPS {
+        let Some((analysis, truth)) = of(name) else { continue };
+        let objects = &analysis.objects[0];
+        let it = objects.finalization.as_ref().unwrap();
+        // One of them is being finalized.
+        let dead = truth["fin"]["dead_in_freachable_or_finalizing"].as_u64().unwrap();
+        let waiting = it.ready_types.iter().find(|it| it.0.as_deref() == Some("LeakLab.Fin"));
+        assert_eq!(waiting.unwrap().1, dead - 1, "{name}");
+        assert!(it.busy_with.iter().any(|it| it.as_ref() == "LeakLab.Fin"), "{name}: {it:?}");
+        assert!(truth["fin"]["alive"].as_u64().unwrap() <= it.registered, "{name}");
+    }
+}
+
+#[test]
+fn threads_have_their_names_and_ids() {
+    for name in DUMPS {
+        let Some((analysis, truth)) = of(name) else { continue };
+        let threads = &analysis.objects[0].threads;
+        for it in truth["threads"].as_array().unwrap() {
+            let own = it["name"].as_str().unwrap();
+            let found =
+                threads.iter().find(|it| it.name.as_ref().is_some_and(|it| it.raw() == own));
+            let found = found.unwrap_or_else(|| panic!("{name}: {own}"));
+            assert_eq!(u64::from(found.id.unwrap()), it["os_tid"].as_u64().unwrap(), "{name}");
+            assert_eq!(
+                u64::from(found.managed_id),
+                it["managed_id"].as_u64().unwrap(),
+                "{name}: {own}"
             );
         }
-        for it in &o.exceptions {
-            println!("E {it:?}");
+        let main = truth["main_os_tid"].as_u64().unwrap();
+        assert!(threads.iter().any(|it| it.id.map(u64::from) == Some(main)), "{name}");
+        assert_eq!(threads.iter().filter(|it| it.is_finalizer).count(), 1, "{name}");
+        assert!(threads.iter().all(|it| !it.is_finalizer || it.id.map(u64::from) != Some(main)));
+    }
+}
+
+#[test]
+fn timers_have_their_period_and_method() {
+    for name in DUMPS {
+        let Some((analysis, _)) = of(name) else { continue };
+        let [timer] = analysis.objects[0].timers.as_slice() else { panic!("{name}") };
+        assert_eq!(timer.period_ms, Some(3_600_000), "{name}");
+        assert_eq!(timer.callback.as_ref().unwrap().raw(), "LeakLab.Program.<Main>m__1", "{name}");
+    }
+}
+
+#[test]
+fn what_is_dead_has_no_way_to_a_root_and_what_lives_has_one() {
+    for name in DUMPS {
+        let Some((analysis, _)) = of(name) else { continue };
+        let (heap, objects) = (&analysis.managed[0], &analysis.objects[0]);
+        let ways = |of: &str| {
+            let found = managed::instances(&analysis.process, heap, objects, of, 4000, true).0;
+            let with = found.iter().filter(|it| it.way.is_some()).count();
+            (with, found.len())
+        };
+        // A word on a stack may still be the address of one or the other.
+        let (with, all) = ways("LeakLab.DeadLeaf");
+        assert_eq!(all, 3000, "{name}");
+        assert!(with <= 3, "{name}: {with} of the dead have a way");
+        assert_eq!(ways("LeakLab.CacheEntry"), (2000, 2000), "{name}");
+        assert_eq!(ways("LeakLab.Node"), (2047, 2047), "{name}");
+        let it = managed::retained(&analysis.process, heap, objects).unwrap();
+        let dictionary = "System.Collections.Generic.Dictionary`2[System.Int32,LeakLab.CacheEntry]";
+        let kept = it.types.iter().find(|it| it.0.as_deref() == Some(dictionary)).unwrap();
+        // 2,000 entries, each with an array of 1,024 bytes.
+        assert!(2000 * 1024 < kept.2 && kept.2 < 3 << 20, "{name}: {kept:?}");
+        assert_eq!(it.reached + it.unreached, objects.count, "{name}");
+    }
+}
+
+#[test]
+fn compiled_methods_have_their_names_in_stacks() {
+    for name in DUMPS {
+        let Some((analysis, truth)) = of(name) else { continue };
+        let deep = truth["threads"].as_array().unwrap();
+        let deep = deep.iter().find(|it| it["name"] == "t-deep40").unwrap();
+        let thread = deep["os_tid"].as_u64().unwrap();
+        let idx = analysis.process.threads.iter().position(|it| u64::from(it.id) == thread);
+        let stack = analysis.stacks.iter().find(|it| Some(it.thread) == idx).unwrap();
+        let calls = stack.frames.iter().filter(|it| {
+            it.function.as_ref().is_some_and(|it| it.raw() == "LeakLab.Program.DeepManaged")
+        });
+        println!("{name}: {} DeepManaged", calls.clone().count());
+        assert!(40 <= calls.count(), "{name}: {:?}", stack.frames);
+    }
+}
+
+#[test]
+fn each_generation_of_the_runtime_is_walked_to_the_last_byte() {
+    for (flavor, wide) in flavors() {
+        let mut spec = ManagedSpec::new(flavor, wide);
+        let leaf = spec.class("Lab.Leaf", 2, ManagedSpec::OBJECT);
+        spec.reference(leaf, "_next", 0);
+        let outer = spec.class("Lab.Outer", 1, ManagedSpec::OBJECT);
+        let inner = spec.class("Lab.Outer+Inner", 3, outer);
+        let byte = spec.class("System.Byte", 0, ManagedSpec::OBJECT);
+        let bytes = spec.vector(byte, 1);
+        let leaves = spec.vector(leaf, if wide { 8 } else { 4 });
+        let matrix = spec.array(byte, 1, 2);
+        let list = spec.generic("Lab.List`1", &[leaf]);
+        for generation in 0..3 {
+            let mut last = 0;
+            for idx in 0..60 {
+                let it = spec.add(generation, leaf, 0);
+                spec.set(it, 0, last);
+                last = it;
+                spec.string(generation, if idx % 2 == 0 { "twice" } else { "and again" });
+                spec.add(generation, bytes, idx * 7);
+            }
+            spec.add(generation, inner, 0);
+            spec.add(generation, matrix, 9);
+            spec.add(generation, list, 0);
+            spec.add(generation, leaves, 5);
+            spec.add(generation, ManagedSpec::FREE, 100);
         }
-        for it in &o.timers {
-            println!("T {it:?}");
+        // What a thread has taken and not filled.
+        spec.gap(0, 0x400);
+        spec.add(0, leaf, 0);
+        (0..60).for_each(|_| _ = spec.add(3, bytes, 90_000));
+        let analysis = analyze(spec.process().build());
+        let what = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
+        let [objects] = analysis.objects.as_slice() else { panic!("{what}: {:?}", analysis.notes) };
+        assert_eq!(objects.damaged_bytes + objects.missing_bytes, 0, "{what}: {objects:#x?}");
+        assert_eq!(objects.allocated_bytes, spec.total(), "{what}");
+        for (of, name) in [
+            (leaf, "Lab.Leaf"),
+            (inner, "Lab.Outer+Inner"),
+            (bytes, "System.Byte[]"),
+            (leaves, "Lab.Leaf[]"),
+            (matrix, "System.Byte[,]"),
+            (list, "Lab.List`1[Lab.Leaf]"),
+            (ManagedSpec::STRING, "System.String"),
+            (ManagedSpec::FREE, "Free"),
+        ] {
+            assert_eq!(count(objects, name), spec.count(of), "{what}: {name}");
         }
-        for it in &o.threads {
-            println!("TH {it:?}");
+        let [first, second] = objects.strings.duplicates.as_slice() else { panic!("{what}") };
+        assert_eq!((first.count, second.count), (90, 90), "{what}");
+        assert_eq!(objects.strings.duplicated, 2, "{what}");
+        // .NET Framework does not say where threads allocate, so the rest of the zeros is there.
+        assert_eq!(objects.gap_bytes, 0x400, "{what}");
+    }
+}
+
+/// Every generation, 64-bit and 32-bit.
+fn flavors() -> impl Iterator<Item = (Flavor, bool)> {
+    Flavor::ALL.into_iter().flat_map(|it| [(it, true), (it, false)])
+}
+
+#[test]
+fn damage_is_skipped_counted_and_said() {
+    for (flavor, wide) in flavors() {
+        let mut spec = ManagedSpec::new(flavor, wide);
+        let leaf = spec.class("Lab.Leaf", 2, ManagedSpec::OBJECT);
+        let all: Vec<u64> = (0..400).map(|_| spec.add(2, leaf, 0)).collect();
+        (0..60).for_each(|_| _ = spec.add(0, leaf, 0));
+        let size = all[1] - all[0];
+        // A method table that is none, and a page of zeros where none may be.
+        spec.put(all[100], &[0x55; 4]);
+        spec.put(all[200], &vec![0; 3 * size as usize]);
+        let analysis = analyze(spec.process().build());
+        let what = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
+        let objects = &analysis.objects[0];
+        // Without the collector's variables nobody says that the zeros are not a thread's.
+        let zeros = if flavor == Flavor::Framework { 0 } else { 3 * size };
+        assert_eq!(objects.damaged_bytes, size + zeros, "{what}: {objects:#x?}");
+        assert_eq!(objects.first_damage, Some(all[100]), "{what}");
+        assert_eq!(count(objects, "Lab.Leaf"), 460 - 4, "{what}");
+        assert_eq!(analysis.notes.count(Note::ManagedHeapDamaged), 1, "{what}");
+        assert!(objects.coverage_percent() < 100.0, "{what}");
+        let told = objects.object_bytes + objects.free_bytes + objects.gap_bytes;
+        assert_eq!(told + objects.damaged_bytes, objects.allocated_bytes, "{what}");
+    }
+}
+
+#[test]
+fn a_process_that_is_cut_off_shows_what_is_left() {
+    let Some(path) = dumps::dump("wine/net8-x64") else { return };
+    let whole = std::fs::read(path).unwrap();
+    let all = analyze(whole.clone()).objects[0].count;
+    for tenth in 1..10 {
+        let analysis = analyze(whole[..whole.len() / 10 * tenth].to_vec());
+        let Some(objects) = analysis.objects.first() else {
+            assert_eq!(analysis.notes.count(Note::ManagedHeapNotFound), 1, "{tenth} tenths");
+            continue;
+        };
+        assert!(objects.count <= all, "{tenth} tenths");
+        if objects.count < all {
+            let told =
+                [Note::ManagedHeapPartlyCaptured, Note::ManagedHeapDamaged, Note::DumpTruncated];
+            assert!(told.iter().any(|&it| analysis.notes.count(it) != 0), "{tenth} tenths");
+            assert!(objects.coverage_percent() < 100.0, "{tenth} tenths: {objects:#x?}");
         }
-        for it in o.strings.duplicates.iter().take(5) {
-            println!("S {it:?}");
-        }
-        println!(
-            "{} {} {} {}",
-            o.strings.count, o.strings.duplicated, o.strings.wasted_bytes, o.strings.not_compared
-        );
-        for it in o.sparse.iter().take(5) {
-            println!("SP {it:?} {:?}", o.types[it.of].name);
-        }
-        for it in o.largest.iter().take(3) {
-            println!("L {it:?} {:?}", o.types[it.2].name);
-        }
-        for it in o.types.iter().filter(|it| it.role == oomscope::managed::Role::Handle) {
-            println!("N {:?} {}", it.name, it.count);
-        }
-        println!("{:?}", analysis.notes);
     }
 }
