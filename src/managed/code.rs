@@ -4,6 +4,7 @@
 //!   in front of a compiled method stands a pointer to its header
 //!   RealCodeHeader   debug info, exception clauses, GC info, MethodDesc, a pointer each; the order
 //!                    and number differ between versions
+//!   on 32 bits to .NET Core 3.1 the header itself stands there, the MethodDesc last
 //!
 //!   stub of .NET 7 and later     ff 25 rel32           jmp [target]; MethodDesc behind the target
 //!                                4c 8b 15 rel32        mov r10, [MethodDesc]
@@ -24,6 +25,8 @@ use crate::space::{State, Va};
 
 /// Methods longer than this are not found from an address inside.
 const LONGEST_METHOD: u64 = 128 << 10;
+/// Pointers of a method among which the address of its code may be.
+const DESC_WORDS: u64 = 8;
 /// Pointers of a code header.
 const HEADER_WORDS: u64 = 6;
 
@@ -61,8 +64,22 @@ impl Names<'_> {
         let memory = self.memory();
         let size = memory.pointer_size();
         let header = memory.pointer(start.checked_sub(size)?)?;
-        (0..HEADER_WORDS)
-            .find_map(|idx| self.method(memory.pointer(header.checked_add(idx * size)?)?))
+        // A method that says that its code begins here.
+        let owns = |desc: Va| {
+            let words =
+                (1..DESC_WORDS).filter_map(|idx| memory.pointer(desc.checked_add(idx * size)?));
+            { words }.any(|it| it == start)
+        };
+        if owns(header)
+            && let Some(name) = self.method(header)
+        {
+            return Some(name);
+        }
+        (0..HEADER_WORDS).find_map(|idx| {
+            let desc = memory.pointer(header.checked_add(idx * size)?)?;
+            // On 64 bits, headers stand so far apart that one sign is enough.
+            if size == 8 || owns(desc) { self.method(desc) } else { None }
+        })
     }
 
     fn method_of_stub(&self, code: Va) -> Option<String> {
