@@ -244,6 +244,7 @@ impl Analysis {
             stacks: &stacks,
             allocations: &allocations,
             contents: &contents,
+            objects: &objects,
             fitness: &fitness,
         };
         let (verdict, findings) = findings::findings(&case, &mut notes);

@@ -2,8 +2,12 @@
 
 use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::managed::Kind;
 use crate::owners::Usage;
 use crate::table::units;
+
+/// Types that are named.
+const TYPES: usize = 3;
 
 /// Fires when managed heaps hold at least half.
 pub(super) struct ManagedHeapDominates;
@@ -33,13 +37,24 @@ impl Check for ManagedHeapDominates {
                 format!("{} {version}, {} committed", it.runtime, units(it.committed_bytes));
             share.evidence.push(Evidence::new("runtime", value));
         }
+        let types = case.objects.iter().flat_map(|it| &it.types);
+        let types = types.filter(|it| it.shape.kind != Kind::Free).take(TYPES).map(|it| {
+            let name = it.name.as_deref().unwrap_or("<unknown>");
+            format!("{} in {} {name}", units(it.total_bytes), it.count)
+        });
+        let types = types.collect::<Vec<_>>().join(", ");
+        if !types.is_empty() {
+            share.evidence.push(Evidence::new("largest types", types));
+        }
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
             headline: format!("managed heaps {}", share.words),
             evidence: share.evidence,
             next_steps: vec![
-                "Compare types between two dumps with a managed memory profiler.".to_owned(),
+                "See what holds the largest types: oomscope managed DUMP --retained".to_owned(),
+                "Take a second dump later and see which types grow: oomscope compare BEFORE AFTER"
+                    .to_owned(),
             ],
             bytes: share.bytes,
         })

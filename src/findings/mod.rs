@@ -5,11 +5,14 @@ mod address_space_fragmented;
 mod allocation_stack_dominates;
 mod commit_limit_reached;
 mod dump_incomplete;
+mod finalizer_blocked;
 mod fitness;
+mod gc_handles_many;
 mod heap_corrupt;
 mod heap_fragmented;
 mod identical_blocks;
 pub mod known;
+mod large_object_heap_fragmented;
 mod loader_lock;
 mod lock_wait;
 mod managed_heap_dominates;
@@ -27,6 +30,7 @@ mod waits;
 
 use crate::allocations::Allocations;
 use crate::contents::Contents;
+use crate::managed::Objects;
 use crate::notes::{Note, Notes};
 use crate::owners::{Heap, Ledger, ManagedHeap};
 use crate::process::Process;
@@ -118,6 +122,8 @@ pub struct Case<'a> {
     pub allocations: &'a Allocations,
     /// What busy blocks hold.
     pub contents: &'a Contents,
+    /// What managed heaps hold, in the order of `managed`.
+    pub objects: &'a [Objects],
     /// What the dump can answer.
     pub fitness: &'a [Fitness],
 }
@@ -153,6 +159,9 @@ pub const ALL: &[&dyn Check] = &[
     &thread_stacks_dominate::ThreadStacksDominate,
     &heap_corrupt::HeapCorrupt,
     &heap_fragmented::HeapFragmented,
+    &large_object_heap_fragmented::LargeObjectHeapFragmented,
+    &finalizer_blocked::FinalizerBlocked,
+    &gc_handles_many::GcHandlesMany,
     &network_wait::NetworkWait,
     &loader_lock::LoaderLock,
     &lock_wait::LockWait,

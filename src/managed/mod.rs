@@ -40,15 +40,23 @@ use self::graph::Graph;
 use self::names::Names;
 use self::tables::Tables;
 use self::walk::Stretch;
-use crate::notes::Notes;
+use crate::notes::{Note, Notes, Place};
 use crate::owners::ManagedHeap;
-use crate::process::Process;
+use crate::process::{Process, RuntimeKind};
 use crate::space::Va;
 use crate::stacks::Stack;
 
 /// Looks at every object of every managed heap.
 pub fn objects(process: &Process, heaps: &[ManagedHeap], notes: &mut Notes) -> Vec<Objects> {
-    heaps.iter().map(|heap| census::census(process, heap, notes)).collect()
+    let objects = |heap: &ManagedHeap| {
+        let walkable = heap.runtime != RuntimeKind::NativeAot.id();
+        let it = if walkable { census::census(process, heap, notes) } else { Objects::default() };
+        if it.allocated_bytes == 0 {
+            notes.add(Note::ManagedHeapNotWalked, Place::from(heap.runtime));
+        }
+        it
+    };
+    heaps.iter().map(objects).collect()
 }
 
 /// Works out what keeps a heap alive. `None` for more objects than fit into memory.

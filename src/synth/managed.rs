@@ -15,6 +15,7 @@ const FIELDS: u64 = LOADER + 0xc_0000;
 const MODULE: u64 = LOADER + 0x10_0000;
 const ASSEMBLY: u64 = 0x0700_0000;
 const BOOKS: u64 = 0x0800_0000;
+const HANDLES: u64 = 0x0900_0000;
 const HEAP: u64 = 0x1000_0000;
 /// Reserved for one generation, or for one segment.
 const RESERVED: u64 = 0x0200_0000;
@@ -121,6 +122,10 @@ pub struct ManagedSpec {
     bytes: [Vec<u8>; 5],
     /// The next object of each generation is put behind these.
     counts: BTreeMap<(usize, usize), u64>,
+    /// Objects that are dead and wait for the finalizer.
+    ready: Vec<u64>,
+    /// GC handles: their kinds' numbers, how many, and their object.
+    handles: Vec<(u8, u64, u64)>,
 }
 
 impl ManagedSpec {
@@ -132,6 +137,8 @@ impl ManagedSpec {
             types: Vec::new(),
             bytes: Default::default(),
             counts: BTreeMap::new(),
+            ready: Vec::new(),
+            handles: Vec::new(),
         };
         // Free, Object and String come first and keep these numbers.
         it.declare("Free", Shape::Free, 0, None);
@@ -301,6 +308,16 @@ impl ManagedSpec {
         it
     }
 
+    /// Dead objects that wait for the finalizer.
+    pub fn ready(&mut self, objects: &[u64]) {
+        self.ready = objects.to_vec();
+    }
+
+    /// So many GC handles to an object: 0 weak, 1 long weak, 2 strong, 3 pinned, 6 dependent.
+    pub fn handles(&mut self, kind: u8, count: u64, object: u64) {
+        self.handles.push((kind, count, object));
+    }
+
     /// How many objects of a type there are.
     pub fn count(&self, of: TypeId) -> u64 {
         self.counts.iter().filter(|it| it.0.1 == of.0).map(|it| it.1).sum()
@@ -313,7 +330,6 @@ impl ManagedSpec {
 
     /// The process that has this heap.
     pub fn process(&self) -> SynthDump {
-        let size = self.size();
         let stack = ThreadSpec::new(1).stack(0x0300_0000, 0x030f_0000, 0x0310_0000);
         let dump = if self.wide { SynthDump::x64() } else { SynthDump::x86() };
         let (name, regions) = match self.flavor {
@@ -330,13 +346,14 @@ impl ManagedSpec {
         dump = self.write_types(dump);
         dump = dump.write(ASSEMBLY, &self.assembly());
         dump = self.write_heap(dump, regions);
+        dump = self.write_queue(dump);
+        dump = self.write_handles(dump);
         let mut data = vec![0_u8; 0x4000];
         if self.flavor != Flavor::Framework {
             self.write_variables(&mut data, regions);
         }
         let (a, b, c, d) = self.flavor.file_version();
         let image = ImageSpec::new(name).size(0x1_0000).version(a, b, c, d);
-        let _ = size;
         dump.image(RUNTIME, image.data_section(DATA, 0x4000).data(DATA, &data))
     }
 
@@ -602,6 +619,57 @@ impl ManagedSpec {
         dump
     }
 
+    /// `CFinalize`: ends of the parts of an array, then the array.
+    fn write_queue(&self, dump: SynthDump) -> SynthDump {
+        let (queue, array) = (BOOKS + 0x1000, BOOKS + 0x2000);
+        let end = array + self.ready.len() as u64 * self.size();
+        let parts = if self.flavor.counts_generations() { 7 } else { 6 };
+        let mut words = vec![array; parts];
+        words[parts - 1] = end;
+        words.extend([array, end]);
+        dump.write(queue, &self.words(&words)).write(array, &self.words(&self.ready))
+    }
+
+    /// The map of handle tables, one table, and its segments.
+    fn write_handles(&self, mut dump: SynthDump) -> SynthDump {
+        let size = self.size();
+        let map = BOOKS + 0x800;
+        let blocks = 0xf000 / size / 64;
+        let table = map + 0x100;
+        dump = dump
+            .write(map + 0x40, &self.word(map + 0x60))
+            .write(map + 0x60, &self.word(map + 0x80))
+            .write(map + 0x80, &self.word(table));
+        let mut all: Vec<(u8, Vec<u64>)> = Vec::new();
+        for &(kind, count, object) in &self.handles {
+            let handles = vec![object; count as usize];
+            all.extend(handles.chunks(64).map(|it| (kind, it.to_vec())));
+        }
+        let segments: Vec<_> = all.chunks(blocks as usize).collect();
+        for (number, segment) in segments.iter().enumerate() {
+            let at = HANDLES + number as u64 * 0x1_0000;
+            let mut bytes = vec![0xff_u8; 0x1_0000];
+            bytes[..(5 * blocks) as usize].fill(0);
+            bytes[0x1000..].fill(0);
+            for (block, (kind, handles)) in segment.iter().enumerate() {
+                let mask = (5 * blocks) as usize + 8 * block;
+                let free = if handles.len() == 64 { 0 } else { !0_u64 << handles.len() };
+                bytes[mask..mask + 8].copy_from_slice(&free.to_le_bytes());
+                bytes[(13 * blocks) as usize + block] = *kind;
+                let from = 0x1000 + block * 64 * size as usize;
+                let words = self.words(handles);
+                bytes[from..from + words.len()].copy_from_slice(&words);
+            }
+            let back = if self.wide { 0x7d0 } else { 0xf4c };
+            let next = if number + 1 < segments.len() { at + 0x1_0000 } else { 0 };
+            let step = size as usize;
+            bytes[back - step..back].copy_from_slice(&self.word(next));
+            bytes[back..back + step].copy_from_slice(&self.word(table));
+            dump = dump.commit(at, 0x1_0000).write(at, &bytes);
+        }
+        if segments.is_empty() { dump } else { dump.write(table + 8 * size, &self.word(HANDLES)) }
+    }
+
     /// Generations that this runtime has no segment for.
     fn skips(&self, generation: usize) -> bool {
         generation == 4 && !self.flavor.counts_generations()
@@ -630,12 +698,18 @@ impl ManagedSpec {
         }
         let first = if counted { 3 } else { 2 };
         // All have somewhere to point to; the two that count are set behind.
-        for slot in [0, 1, 2, 5, 6, 11, 13, 15, 16, 17, 18, 21, 22, 23] {
+        for slot in [0, 1, 2, 5, 6, 11, 13, 16, 17, 18, 21, 22, 23] {
             put((first + slot) * size, base + 0x2100 + slot * 0x20);
         }
         put((first + 3) * size, base + 0x1000);
         put((first + 4) * size, base + 0x2000);
         put((first + 12) * size, base + 0x2010);
+        put((first + 15) * size, base + 0x2020);
+        put(0x2020, BOOKS + 0x1000);
+        // The map of handle tables is a variable itself.
+        put((first + 26) * size, base + 0x2030);
+        put(0x2030, BOOKS + 0x840);
+        put(0x2030 + 2 * size, 1);
         put(0x2000, 2);
         // The end of the youngest objects.
         put(0x2010, self.start(0) + self.bytes[0].len() as u64);

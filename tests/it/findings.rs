@@ -1,7 +1,7 @@
 //! Every finding has one dump that triggers it, and one near miss that does not.
 
 use oomscope::findings::ALL;
-use oomscope::synth::{HeapSpec, ImageSpec, SynthDump, ThreadSpec};
+use oomscope::synth::{Flavor, HeapSpec, ImageSpec, ManagedSpec, SynthDump, ThreadSpec};
 
 use crate::managed_synth;
 use crate::samples::analyze;
@@ -53,6 +53,55 @@ const WAIT: u64 = 0x7760_1010;
 const CRITICAL: [u64; 3] = [WAIT, 0x7760_2010, 0x7760_3010];
 const LOADER: [u64; 3] = [WAIT, 0x7760_4010, 0x7760_5010];
 const NETWORK: [u64; 3] = [WAIT, 0x6f00_1010, 0x6b00_1010];
+
+/// A large object heap of 10 MiB, with gaps of `free` bytes.
+fn large_objects(free: u64) -> SynthDump {
+    let mut spec = ManagedSpec::new(Flavor::Net6, false);
+    let byte = spec.class("System.Byte", 0, ManagedSpec::OBJECT);
+    let bytes = spec.vector(byte, 1);
+    for _ in 0..10 {
+        spec.add(3, bytes, MIB as u32);
+        spec.add(3, ManagedSpec::FREE, (free / 10) as u32);
+    }
+    spec.process()
+}
+
+/// Two managed threads and 100 dead objects that wait. The finalizer's stack refers to one more, or
+/// to none.
+fn finalizer(busy: bool) -> SynthDump {
+    let mut spec = ManagedSpec::new(Flavor::Core31, false);
+    let resource = spec.class("Lab.Resource", 2, ManagedSpec::OBJECT);
+    spec.finalizer(resource);
+    let thread = spec.class("System.Threading.Thread", 3, ManagedSpec::OBJECT);
+    spec.reference(thread, "_name", 0);
+    spec.number(thread, "_DONT_USE_InternalThread", 1);
+    spec.number(thread, "_managedThreadId", 2);
+    let dead: Vec<u64> = (0..101).map(|_| spec.add(2, resource, 0)).collect();
+    spec.ready(&dead[1..]);
+    let native = |id: u64| 0x061c_0000 + id * 0x1000;
+    for id in [1, 2] {
+        let it = spec.add(2, thread, 0);
+        spec.set(it, 1, native(id));
+        spec.set(it, 2, id);
+    }
+    let word = |it: u64| (it as u32).to_le_bytes();
+    let dump = frames(spec.process(), 2, &[0x0040_1234]);
+    let base = 0x0800_0000 + 2 * 0x10_0000 + 0x10_0000;
+    let dump = dump.write(native(1) + 0x50, &word(1)).write(native(1) + 0x80, &word(0x0310_0000));
+    let dump = dump.write(native(2) + 0x50, &word(2)).write(native(2) + 0x80, &word(base));
+    if busy { dump.write(base - 8, &word(dead[0])) } else { dump }
+}
+
+/// So many pinned GC handles.
+fn pinned(count: u64) -> SynthDump {
+    let mut spec = ManagedSpec::new(Flavor::Net8, true);
+    let byte = spec.class("System.Byte", 0, ManagedSpec::OBJECT);
+    let bytes = spec.vector(byte, 1);
+    let it = spec.add(2, bytes, 100);
+    spec.handles(3, count, it);
+    spec.handles(0, 50, it);
+    spec.process()
+}
 
 /// Blocks of many sizes, three of each: of each size all are equal, or none.
 fn copies(equal: bool) -> SynthDump {
@@ -149,6 +198,9 @@ fn cases() -> Vec<(&'static str, SynthDump, SynthDump)> {
             managed_synth::process(24 * MIB),
             managed_synth::process(10 * MIB),
         ),
+        ("large-object-heap-fragmented", large_objects(17 * MIB), large_objects(15 * MIB)),
+        ("finalizer-blocked", finalizer(true), finalizer(false)),
+        ("gc-handles-many", pinned(10_000), pinned(9_999)),
         (
             "private-data-dominates",
             small().commit(0x2000_0000, 17 * MIB),

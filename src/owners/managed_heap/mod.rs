@@ -4,8 +4,8 @@
 //! that .NET 9 and later export, the collector's own table of variables, and the headers of the
 //! segments themselves. Each is tested against the memory map before anything is claimed.
 //!
-//! Objects are not walked here. [`segments::Found`] has what a walker needs: where the objects of
-//! each generation begin and end.
+//! Objects are not walked here: that is what `crate::managed` does, with where the objects of each
+//! generation begin and end.
 
 mod contract;
 mod globals;
@@ -59,9 +59,6 @@ impl Owner for ManagedHeapOwner {
         }
         for runtime in unfound {
             notes.add(Note::ManagedHeapNotFound, Place::from(runtime.kind.id()));
-        }
-        if let Some(heap) = account.managed.first() {
-            notes.add(Note::ManagedHeapNotWalked, Place::from(heap.runtime));
         }
         if !rows.is_empty() {
             account.tables.push(Table {
