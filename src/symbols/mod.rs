@@ -1,6 +1,7 @@
 //! Names for addresses: Breakpad `.sym` files, and exports of the images in memory; and where
 //! such files come from.
 
+mod converted;
 mod names;
 mod open;
 pub mod sources;
