@@ -224,8 +224,7 @@ fn cached(
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
     let sources = Sources::new(&[], &options.symbols);
-    let (Some(folder), Some(usage)) = (&options.symbols.cache, sources.usage())
-    else {
+    let (Some(folder), Some(usage)) = (&options.symbols.cache, sources.usage()) else {
         stderr.write("error: no folder for the cache is known\nhint: --symbol-cache DIR\n");
         return Ok((FAILED, 0));
     };

@@ -23,7 +23,7 @@ use super::code::{Code, Cpu};
 use super::jit;
 use super::pdata::{Entries, Registers};
 use super::pdata_arm64::{Arm64, Arm64Entries};
-use super::{Frame, Trust};
+use super::{Frame, Inlined, Trust};
 use crate::space::{Region, RegionType, State, Va, VaRange};
 use crate::table::DumpText;
 
@@ -183,6 +183,9 @@ fn frame(code: &Code<'_>, it: &StackFrame, trust: Trust) -> Frame {
     let image = code.names.image(it.instruction);
     let start = it.function_base.unwrap_or_else(|| image.map_or(0, |it| it.range.start()));
     let source = it.source_file_name.as_deref().zip(it.source_line);
+    // What the walker does not carry along.
+    let named = it.function_name.as_ref().and_then(|_| code.names.function(it.instruction));
+    let (decorated, inlined) = named.map(|it| (it.decorated, it.inlined)).unwrap_or_default();
     let (module, start) = match image {
         Some(image) => (image.stem(), start),
         None => match code.unlisted_image(it.instruction) {
@@ -199,7 +202,9 @@ fn frame(code: &Code<'_>, it: &StackFrame, trust: Trust) -> Frame {
         module,
         function: it.function_name.as_deref().map(DumpText::from),
         offset: address.wrapping_sub(start),
+        decorated: decorated.map(DumpText::from),
         source: source.map(|(file, line)| (DumpText::from(file), line)),
+        inlined: Inlined::of(inlined),
         trust,
         sp: it.context.get_stack_pointer(),
     }

@@ -10,9 +10,21 @@ mod wanted;
 
 use std::path::PathBuf;
 
-pub(crate) use names::{Names, demangle};
+pub(crate) use names::{Names, demangle, undecorate};
 pub(crate) use wanted::note;
 pub use wanted::{ModuleSymbols, SymbolState};
+
+/// How names of functions are spelled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NameStyle {
+    /// `Class::function`.
+    #[default]
+    Short,
+    /// With types of arguments and result, where a mangled name tells them.
+    Full,
+    /// As the linker knows them.
+    Decorated,
+}
 
 /// Where names come from.
 #[derive(Debug, Clone, Default)]

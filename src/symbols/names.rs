@@ -248,6 +248,16 @@ pub(crate) fn demangle(name: &str) -> Cow<'_, str> {
     plain.filter(|it| !it.is_empty()).map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
+/// The same with the types of arguments and result.
+pub(crate) fn undecorate(name: &str) -> String {
+    if !name.starts_with('?') || LONGEST_MANGLED < name.len() {
+        return name.to_owned();
+    }
+    let flags = msvc_demangler::DemangleFlags::llvm();
+    let plain = crate::guarded(|| msvc_demangler::demangle(name, flags).ok()).flatten();
+    plain.filter(|it| !it.is_empty()).unwrap_or_else(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

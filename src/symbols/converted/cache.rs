@@ -28,7 +28,11 @@ const MARKED_EVERY: Duration = Duration::from_secs(3600);
 /// # Errors
 ///
 /// In words, when it cannot be used.
-pub(in crate::symbols) fn open(path: &Path, id: &str, kept: Option<&Kept>) -> Result<Converted, String> {
+pub(in crate::symbols) fn open(
+    path: &Path,
+    id: &str,
+    kept: Option<&Kept>,
+) -> Result<Converted, String> {
     let metadata = fs::metadata(path).map_err(|it| format!("cannot be read: {it}"))?;
     let since = metadata.modified().ok().and_then(|it| it.duration_since(UNIX_EPOCH).ok());
     let time = since.and_then(|it| u64::try_from(it.as_nanos()).ok()).unwrap_or(0);
@@ -58,7 +62,12 @@ fn read(path: &Path, origin: &Origin) -> Option<Converted> {
     Some(found)
 }
 
-fn make(path: &Path, origin: &Origin, kept: Option<&Kept>, name: &str) -> Result<Converted, Failure> {
+fn make(
+    path: &Path,
+    origin: &Origin,
+    kept: Option<&Kept>,
+    name: &str,
+) -> Result<Converted, Failure> {
     let file = File::open(path)?;
     let file = Arc::new(Source::of_file(&file).map_err(io::Error::other)?);
     // Without a folder of our own the system's is used, and the form lives as long as we do.

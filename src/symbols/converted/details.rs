@@ -55,7 +55,11 @@ pub(super) fn write(start: u32, lines: &[Line], inlines: &[Inline], out: &mut Ve
 /// The line at `address`, and the inlines there, outermost first, of the function at `start`.
 ///
 /// `None` when the bytes are damaged.
-pub(super) fn find(mut bytes: &[u8], start: u32, address: u32) -> Option<(Option<Line>, Vec<Inline>)> {
+pub(super) fn find(
+    mut bytes: &[u8],
+    start: u32,
+    address: u32,
+) -> Option<(Option<Line>, Vec<Inline>)> {
     let bytes = &mut bytes;
     let mut found = None;
     let (mut end, mut file, mut line) = (u64::from(start), 0_i64, 0_i64);
@@ -144,7 +148,8 @@ mod tests {
     #[test]
     fn what_is_written_is_found() {
         let lines = [line(0x1000, 4, 900, 70), line(0x1004, 0x300, 1, 12), line(0x2000, 1, 1, 0)];
-        let inlines = [inline(0, 0xff0, 0x20, 1), inline(0, 0x1020, 0x10, 2), inline(1, 0x1024, 4, 3)];
+        let inlines =
+            [inline(0, 0xff0, 0x20, 1), inline(0, 0x1020, 0x10, 2), inline(1, 0x1024, 4, 3)];
         let mut bytes = Vec::new();
         write(0x1000, &lines, &inlines, &mut bytes);
         assert!(bytes.len() < 60, "{}", bytes.len());

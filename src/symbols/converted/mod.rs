@@ -15,7 +15,7 @@
 //!   strings     varint length and bytes, each text once; a reference is its offset
 //!   details     of one function: lines and inlines (see `details`)
 //!   functions   { start, size, name, decorated, parameters, details }, sorted, no overlaps
-//!   publics     { start, name, parameters }, sorted
+//!   publics     { start, name, decorated, parameters }, sorted
 //!   files       { id, name }, sorted
 //!   origins     { id, name }, sorted: names of functions that were inlined
 //!   frame data  { start, size, rest of the STACK WIN 4 line }, sorted, no overlaps
@@ -93,6 +93,7 @@ struct RawFunction {
 struct RawPublic {
     start: U32,
     name: U32,
+    decorated: U32,
     parameters: U32,
 }
 

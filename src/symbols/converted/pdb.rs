@@ -15,8 +15,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use pdb2::{
-    AddressMap, FallibleIterator, FrameData, FrameType, IdData, IdIndex, IdInformation, ModuleInfo,
-    PDB, PdbInternalSectionOffset, SymbolData, SymbolIndex, TypeData, TypeInformation,
+    AddressMap, FallibleIterator, FrameData, FrameType, IdData, IdIndex, IdInformation,
+    MachineType, ModuleInfo, PDB, PdbInternalSectionOffset, SymbolData, SymbolIndex, TypeData,
+    TypeInformation,
 };
 
 use super::details::{Inline, Line};
@@ -45,10 +46,8 @@ pub(super) fn convert(file: &Arc<Source>, out: &mut Writer) -> Result<(), Failur
     let debug = pdb.debug_information().map_err(damaged)?;
     let map = pdb.address_map().map_err(damaged)?;
     let mut files = Files::new(pdb.string_table().ok());
-    let publics = publics(&mut pdb, &map, out)?;
-    for &(start, name) in &publics {
-        out.public(start, name, 0)?;
-    }
+    let is_x86 = debug.machine_type().is_ok_and(|it| it == MachineType::X86);
+    let publics = publics(&mut pdb, &map, is_x86, out)?;
     frames(&mut pdb, &map, &files, out)?;
     let mut inlined = HashSet::new();
     let mut modules = debug.modules().map_err(damaged)?;
@@ -87,6 +86,7 @@ fn stream_count(file: &[u8]) -> u64 {
 fn publics(
     pdb: &mut PDB<'_, Pages>,
     map: &AddressMap<'_>,
+    is_x86: bool,
     out: &mut Writer,
 ) -> Result<Vec<(u32, u32)>, Failure> {
     let mut found: Vec<(u32, u32)> = Vec::new();
@@ -106,8 +106,17 @@ fn publics(
         if found.len() == MOST_PUBLICS {
             return Err(Failure::TooLarge);
         }
-        let name = out.text(&it.name.to_string())?;
+        let text = it.name.to_string();
+        let name = out.text(&text)?;
         found.push((start.0, name));
+        let plain = if is_x86 { unadorned(&text) } else { &text };
+        match plain == text {
+            true => out.public(start.0, (name, None), 0)?,
+            false => {
+                let plain = out.text(plain)?;
+                out.public(start.0, (plain, Some(name)), 0)?;
+            }
+        }
     }
     found.sort_by_key(|it| it.0);
     Ok(found)
@@ -314,9 +323,7 @@ impl<'t> Scopes<'t> {
                 let scope = it.scope.and_then(|it| self.name(it, depth.saturating_add(1)));
                 (scope, it.name.to_string().into_owned())
             }
-            IdData::MemberFunction(it) => {
-                (self.class(it.parent), it.name.to_string().into_owned())
-            }
+            IdData::MemberFunction(it) => (self.class(it.parent), it.name.to_string().into_owned()),
             IdData::String(it) => (None, it.name.to_string().into_owned()),
             _ => return None,
         };
@@ -331,5 +338,20 @@ impl<'t> Scopes<'t> {
             _ => return None,
         };
         Some(name.to_string().into_owned())
+    }
+}
+
+/// The name of a C function on x86 without what its calling convention adds: `_f`, `_f@8`, `@f@8`.
+///
+/// <https://learn.microsoft.com/cpp/build/reference/decorated-names>
+fn unadorned(name: &str) -> &str {
+    let by_registers = name.strip_prefix('@');
+    let Some(rest) = by_registers.or_else(|| name.strip_prefix('_')) else { return name };
+    match rest.rsplit_once('@') {
+        Some((plain, size)) if !plain.is_empty() && size.bytes().all(|it| it.is_ascii_digit()) => {
+            plain
+        }
+        _ if by_registers.is_some() => name,
+        _ => rest,
     }
 }

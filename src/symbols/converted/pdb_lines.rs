@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pdb2::{
-    AddressMap, FallibleIterator, FileIndex, IdIndex, Inlinee, InlineSiteSymbol, LineInfo,
+    AddressMap, FallibleIterator, FileIndex, IdIndex, InlineSiteSymbol, Inlinee, LineInfo,
     LineProgram, ModuleInfo, PdbInternalSectionOffset, StringTable,
 };
 

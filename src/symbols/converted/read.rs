@@ -158,7 +158,7 @@ impl Converted {
         }
         Some(Hit {
             name: self.text(it.name.get())?,
-            decorated: None,
+            decorated: self.text(it.decorated.get()),
             start,
             parameter_size: it.parameters.get(),
             whole: false,

@@ -52,7 +52,8 @@ pub(super) fn convert(file: &[u8], out: &mut Writer) -> Result<(), Failure> {
         if rules.is_some() {
             continue;
         }
-        let begins = [b"FUNC ".as_slice(), b"PUBLIC ", b"FILE "].iter().any(|it| line.starts_with(it));
+        let begins =
+            [b"FUNC ".as_slice(), b"PUBLIC ", b"FILE "].iter().any(|it| line.starts_with(it));
         if begins && PIECE <= piece.len() {
             read(&mut piece, out)?;
         }
@@ -124,7 +125,7 @@ fn read(piece: &mut Vec<u8>, out: &mut Writer) -> Result<(), Failure> {
     for it in &symbols.publics {
         if let Some(start) = address(it.address) {
             let name = out.text(&it.name)?;
-            out.public(start, name, it.parameter_size)?;
+            out.public(start, (name, None), it.parameter_size)?;
         }
     }
     // A map has no order, and equal files are to give equal bytes.

@@ -142,11 +142,17 @@ impl Writer {
     }
 
     /// Keeps a symbol that has no size.
-    pub(super) fn public(&mut self, start: u32, name: u32, parameters: u32) -> Result<(), Failure> {
+    pub(super) fn public(
+        &mut self,
+        start: u32,
+        (name, decorated): (u32, Option<u32>),
+        parameters: u32,
+    ) -> Result<(), Failure> {
         self.room()?;
         self.publics.push(RawPublic {
             start: start.into(),
             name: name.into(),
+            decorated: decorated.unwrap_or(NONE).into(),
             parameters: parameters.into(),
         });
         Ok(())
@@ -263,7 +269,8 @@ impl Writer {
             checksum: 0.into(),
             source_size: origin.size.into(),
             source_time: origin.time.into(),
-            id: read::padded(&origin.id).ok_or_else(|| Failure::Damaged("its identity is too long".into()))?,
+            id: read::padded(&origin.id)
+                .ok_or_else(|| Failure::Damaged("its identity is too long".into()))?,
             sections,
         };
         let mut hasher = Xxh3::new();
