@@ -35,6 +35,8 @@ pub(crate) struct Function {
     pub(crate) source: Option<(String, u32)>,
     /// Whether it is the function itself, as opposed to the nearest export below.
     pub(crate) exact: bool,
+    /// Whether the symbols tell all of it, also what it takes off the stack.
+    pub(crate) whole: bool,
     /// Its mangled name, where it has one.
     pub(crate) decorated: Option<String>,
     /// Functions that the compiler put into it at the address, innermost first, demangled.
@@ -183,6 +185,7 @@ impl<'a> Names<'a> {
             parameter_size: found.parameter_size,
             source: owned(found.source),
             exact: true,
+            whole: found.whole,
             decorated: found.decorated.or(mangled).map(str::to_owned),
             inlined: inlined
                 .map(|(name, source)| (demangle(name).into_owned(), owned(*source)))
@@ -208,6 +211,7 @@ impl<'a> Names<'a> {
             parameter_size: 0,
             source: None,
             exact: false,
+            whole: false,
             decorated: name.starts_with('?').then(|| name.clone()),
             inlined: Vec::new(),
         })
