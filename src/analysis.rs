@@ -13,7 +13,7 @@ use crate::owners::{self, Heap, Ledger, ManagedHeap};
 use crate::process::Process;
 use crate::stacks::{self, Stack};
 use crate::symbols::sources::{Progress, Settings};
-use crate::symbols::{self, ModuleSymbols, Names, Symbols};
+use crate::symbols::{self, ModuleSymbols, NameStyle, Names, Symbols};
 use crate::table::{DumpText, Table};
 
 /// Rounds of fetching symbol files. The second brings what the first uncovered; a third is rare.
@@ -30,6 +30,8 @@ pub struct Options {
     pub wow64_native: bool,
     /// Where else symbols come from, and how.
     pub symbols: Settings,
+    /// How names of functions are spelled in stacks.
+    pub names: NameStyle,
 }
 
 /// Hears what an analysis is doing, to show progress.
@@ -177,7 +179,7 @@ impl Analysis {
             true => crate::guarded(|| stacks::walk_native(&process, &names, &mut notes)),
             false => Some(Vec::new()),
         };
-        let native_stacks = native_stacks.unwrap_or_else(|| {
+        let mut native_stacks = native_stacks.unwrap_or_else(|| {
             notes.add(Note::InternalError, "64-bit stacks");
             Vec::new()
         });
@@ -248,6 +250,10 @@ impl Analysis {
             fitness: &fitness,
         };
         let (verdict, findings) = findings::findings(&case, &mut notes);
+        // Rules and known causes know the short names, so the others come last.
+        let walked = stacks.iter_mut().chain(&mut native_stacks).flat_map(|it| &mut it.frames);
+        let recorded = allocations.stacks.iter_mut().flat_map(|it| &mut it.frames);
+        walked.chain(recorded).for_each(|it| it.spell(options.names));
         Ok(Self {
             file_name,
             file_size: dump.size(),

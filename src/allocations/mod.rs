@@ -12,7 +12,7 @@ use crate::notes::{Note, Notes, Place};
 use crate::owners::{self, Block, BlockState, Heap, HeapWalk, SizeGroup};
 use crate::process::Process;
 use crate::space::{Memory, Va};
-use crate::stacks::{Frame, Trust};
+use crate::stacks::{Frame, Inlined, Trust};
 use crate::symbols::Names;
 
 pub use units::{LeakUnit, Member, unit, units};
@@ -306,7 +306,9 @@ fn frame(process: &Process, names: &Names<'_>, address: Va) -> Frame {
         module: image.map(|it| it.stem()).unwrap_or_default(),
         offset: address.wrapping_sub(start.unwrap_or(0)),
         source: function.as_ref().and_then(|it| it.source.clone()).map(|(f, l)| (f.into(), l)),
-        function: function.map(|it| it.name.into()),
+        function: function.as_ref().map(|it| it.name.as_str().into()),
+        decorated: function.as_ref().and_then(|it| it.decorated.as_deref()).map(Into::into),
+        inlined: function.map(|it| Inlined::of(it.inlined)).unwrap_or_default(),
         sp: 0,
         trust: Trust::Recorded,
     }

@@ -83,7 +83,11 @@ pub(super) struct Global {
     /// Use symbols of another build where there are no others; the report says where
     #[arg(long, global = true)]
     pub(super) allow_mismatched: bool,
-    /// Where downloaded symbols are kept; without it, the user's cache folder
+    /// How functions on stacks are spelled. full: with the types that a C++ name tells; decorated:
+    /// as the linker knows them
+    #[arg(long, value_enum, default_value = "short", global = true, value_name = "STYLE")]
+    pub(super) names: Spelling,
+    /// Where symbols that were downloaded or converted are kept; without it, the user's cache folder
     #[arg(long, global = true, value_name = "DIR", env = "OOMSCOPE_CACHE", hide_env_values = true)]
     pub(super) symbol_cache: Option<PathBuf>,
     /// Folder with more known causes, a TOML file each (docs/known-causes.md)
@@ -123,6 +127,14 @@ pub(super) enum Format {
     Text,
     Json,
     Html,
+}
+
+/// How functions are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Spelling {
+    Short,
+    Full,
+    Decorated,
 }
 
 /// When text is colored.

@@ -23,6 +23,7 @@ use self::args::{Cli, Command, Format, Global, SymbolArgs};
 use self::output::{Output, Stderr};
 use self::progress::Progress;
 use crate::report::{self, Html, Model, ReportOptions, TextOptions, text};
+use crate::symbols::NameStyle;
 use crate::{Analysis, Options};
 
 /// The reports were written.
@@ -313,6 +314,11 @@ fn each_dump(
 fn options(global: &Global, args: Option<&SymbolArgs>) -> Options {
     Options {
         symbol_stores: symbols::stores(global),
+        names: match global.names {
+            args::Spelling::Short => NameStyle::Short,
+            args::Spelling::Full => NameStyle::Full,
+            args::Spelling::Decorated => NameStyle::Decorated,
+        },
         symbols: symbols::settings(global, args),
         ..Options::default()
     }

@@ -224,8 +224,7 @@ fn cached(
     stderr: &Stderr,
 ) -> io::Result<(u8, usize)> {
     let sources = Sources::new(&[], &options.symbols);
-    let (Some(folder), Some((downloads, absent))) = (&options.symbols.cache, sources.usage())
-    else {
+    let (Some(folder), Some(usage)) = (&options.symbols.cache, sources.usage()) else {
         stderr.write("error: no folder for the cache is known\nhint: --symbol-cache DIR\n");
         return Ok((FAILED, 0));
     };
@@ -233,7 +232,7 @@ fn cached(
         stderr.write(&format!("error: cannot empty the cache `{}`\n  {error}\n", shown(folder)));
         return Ok((FAILED, 0));
     }
-    let cache = report::model::SymbolCache::new(folder, downloads, absent, clean);
+    let cache = report::model::SymbolCache::new(folder, usage, clean);
     let layout = output.layout();
     let out = output.writer()?;
     match global.format {

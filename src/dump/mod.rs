@@ -15,7 +15,7 @@
 //! What the specification calls an RVA is a position in the file; we call it *offset*.
 
 mod bytes;
-mod source;
+pub(crate) mod source;
 pub mod streams;
 
 use std::path::Path;

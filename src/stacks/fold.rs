@@ -60,6 +60,8 @@ mod tests {
             function: None,
             offset: 0,
             source: None,
+            decorated: None,
+            inlined: Vec::new(),
             trust: Trust::Context,
             sp: 0,
         };

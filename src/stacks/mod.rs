@@ -28,7 +28,7 @@ use crate::dump::streams::Arch;
 use crate::notes::{Note, Notes, Place};
 use crate::process::{Process, StackBounds, Thread};
 use crate::space::{Va, VaRange};
-use crate::symbols::{Names, Symbols};
+use crate::symbols::{self, NameStyle, Names, Symbols};
 use crate::table::DumpText;
 use chain::StackBytes;
 use code::{Code, Cpu};
@@ -37,6 +37,9 @@ use code::{Code, Cpu};
 const FRAMES_IN_ALL: usize = 1 << 20;
 /// Frames that each thread may have, however many threads there are.
 const FEWEST_FRAMES: usize = 32;
+
+/// Inlined functions of one frame that are kept. A symbol file may claim any number.
+const MOST_INLINED: usize = 64;
 
 /// How a frame was found, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,15 +81,40 @@ pub struct Frame {
     pub module: DumpText,
     /// Function name, demangled.
     pub function: Option<DumpText>,
+    /// Its mangled name, where it has one.
+    pub decorated: Option<DumpText>,
     /// Distance from the function, or from the module when there is no function.
     pub offset: u64,
     /// Source file and line.
     pub source: Option<(DumpText, u32)>,
+    /// Functions that the compiler put into this one here, innermost first. The source of the
+    /// first is where the address is; that of the frame itself is where it calls the last.
+    pub inlined: Vec<Inlined>,
     /// How the frame was found.
     pub trust: Trust,
     /// The stack pointer: of the innermost frame what the register says, of the others the address
     /// behind the return address that leads to them, where the callee's arguments are.
     pub sp: Va,
+}
+
+/// A function that has no frame of its own, because the compiler put it into its caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inlined {
+    /// Its name, demangled.
+    pub function: DumpText,
+    /// Source file and line in it.
+    pub source: Option<(DumpText, u32)>,
+}
+
+impl Inlined {
+    /// Those that names tell of.
+    pub(crate) fn of(all: Vec<(String, Option<(String, u32)>)>) -> Vec<Self> {
+        let one = |(function, source): (String, Option<(String, u32)>)| Self {
+            function: function.into(),
+            source: source.map(|(file, line)| (file.into(), line)),
+        };
+        all.into_iter().take(MOST_INLINED).map(one).collect()
+    }
 }
 
 impl Frame {
@@ -100,6 +128,23 @@ impl Frame {
             Some(function) => format!("{module}!{}+{:#x}", function.for_terminal(), self.offset),
             None if self.module.is_empty() => format!("{:#x}", self.address),
             None => format!("{module}+{:#x}", self.offset),
+        }
+    }
+
+    /// `module!function` of a function that is inlined here.
+    pub fn inlined_text(&self, it: &Inlined) -> String {
+        format!("{}!{}", self.module.for_terminal(), it.function.for_terminal())
+    }
+
+    /// Spells the function's name in another way, as far as its symbols allow it.
+    pub(crate) fn spell(&mut self, names: NameStyle) {
+        let Some(decorated) = &self.decorated else { return };
+        match names {
+            NameStyle::Short => {}
+            // Other names tell no types.
+            NameStyle::Full if !decorated.raw().starts_with('?') => {}
+            NameStyle::Full => self.function = Some(symbols::undecorate(decorated.raw()).into()),
+            NameStyle::Decorated => self.function = Some(decorated.clone()),
         }
     }
 }

@@ -221,6 +221,8 @@ mod tests {
                 function: (!function.is_empty()).then(|| DumpText::from(function)),
                 offset: 0,
                 source: None,
+                decorated: None,
+                inlined: Vec::new(),
                 trust: Trust::Cfi,
                 sp: 0,
             }

@@ -19,16 +19,19 @@ use minidump::{
 use minidump_unwind::{CallStack, FrameTrust, StackFrame, SymbolProvider, SystemInfo};
 
 use super::chain::{At, Caller, StackBytes};
-use super::code::{Code, Cpu};
+use super::code::{Code, Cpu, Relation};
 use super::jit;
 use super::pdata::{Entries, Registers};
 use super::pdata_arm64::{Arm64, Arm64Entries};
-use super::{Frame, Trust};
+use super::{Frame, Inlined, Trust};
 use crate::space::{Region, RegionType, State, Va, VaRange};
 use crate::table::DumpText;
 
 /// Return addresses below this are none.
 const LOWEST_CODE: Va = 0x1_0000;
+
+/// Bytes of arguments that a function without symbols may have taken off the stack.
+const MOST_PARAMETERS: u32 = 64;
 
 /// Pieces of generated code that are walked through. A runtime makes hundreds.
 const MOST_GENERATED: usize = 65_536;
@@ -91,6 +94,7 @@ pub(super) fn walk(
         handlers,
         limit,
         walked: AtomicUsize::new(0),
+        callees: Mutex::default(),
         interrupted: AtomicUsize::new(0),
         sure: AtomicUsize::new(usize::MAX),
         trusts: Mutex::default(),
@@ -183,6 +187,9 @@ fn frame(code: &Code<'_>, it: &StackFrame, trust: Trust) -> Frame {
     let image = code.names.image(it.instruction);
     let start = it.function_base.unwrap_or_else(|| image.map_or(0, |it| it.range.start()));
     let source = it.source_file_name.as_deref().zip(it.source_line);
+    // What the walker does not carry along.
+    let named = it.function_name.as_ref().and_then(|_| code.names.function(it.instruction));
+    let (decorated, inlined) = named.map(|it| (it.decorated, it.inlined)).unwrap_or_default();
     let (module, start) = match image {
         Some(image) => (image.stem(), start),
         None => match code.unlisted_image(it.instruction) {
@@ -199,7 +206,9 @@ fn frame(code: &Code<'_>, it: &StackFrame, trust: Trust) -> Frame {
         module,
         function: it.function_name.as_deref().map(DumpText::from),
         offset: address.wrapping_sub(start),
+        decorated: decorated.map(DumpText::from),
         source: source.map(|(file, line)| (DumpText::from(file), line)),
+        inlined: Inlined::of(inlined),
         trust,
         sp: it.context.get_stack_pointer(),
     }
@@ -220,6 +229,8 @@ struct Steps<'a> {
     limit: usize,
     /// Frames that are complete.
     walked: AtomicUsize,
+    /// Whether it is known what the functions of the frame and of its callee take off the stack.
+    callees: Mutex<[bool; 2]>,
     /// One more than the index of the frame that an interrupt hit; 0 without one.
     interrupted: AtomicUsize,
     /// Index of the first frame that a search found without seeing the code.
@@ -240,7 +251,11 @@ impl SymbolProvider for Steps<'_> {
         if self.limit <= self.walked.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        if let Some(it) = self.code.names.function(frame.get_instruction()) {
+        let found = self.code.names.function(frame.get_instruction());
+        if let Ok(mut callees) = self.callees.lock() {
+            *callees = [found.as_ref().is_some_and(|it| it.whole), callees[0]];
+        }
+        if let Some(it) = found {
             frame.set_function(&it.name, it.start, it.parameter_size);
             if let Some((file, line)) = &it.source {
                 frame.set_source_file(file, *line, it.start);
@@ -468,11 +483,70 @@ impl Steps<'_> {
     fn by_symbol_file(
         &self,
         at: At,
-        [ip, sp]: [&str; 2],
+        registers: [&str; 2],
         walker: &mut (dyn FrameWalker + Send),
     ) -> Option<Result<Trust, End>> {
         let inside = self.code.inside(at.ip, !at.exact);
-        let mut tried = Tried { walker: &mut *walker, calls: Vec::new(), cfa: None, ra: None };
+        let first = self.tried(inside, registers, None, walker)?;
+        let believed = |it: &Outcome| {
+            let goes_up = at.sp < it.sp || at.exact && at.sp == it.sp;
+            goes_up && it.sp <= self.stack.end() && self.code.is_return_address(it.ip)
+        };
+        let known = self.callees.lock().is_ok_and(|it| it[1]);
+        let mut found = first;
+        if self.code.cpu == Cpu::X86 && !at.exact && !known {
+            // The callee took its arguments off the stack, and without its symbols nobody says how
+            // many. Rules that count from the stack pointer are off by that; the right number is
+            // the one by which they lead to a call that can have come here.
+            // GCC copies the return address where it aligns the stack, so a callee may leave its
+            // own a second time: only a call that is seen to lead here is the function's own.
+            let fits = |it: &Outcome| {
+                believed(it)
+                    && self.code.looks_like_return_address(it.ip)
+                    && match self.code.relation(it.ip, inside) {
+                        Relation::Calls(_) => true,
+                        Relation::Unknown => it.ip != at.ip,
+                        Relation::CallsOther => false,
+                    }
+            };
+            let sizes = (0..=MOST_PARAMETERS).step_by(4);
+            let guessed = sizes
+                .filter_map(|size| self.tried(inside, registers, Some(size), walker))
+                .find(fits);
+            match guessed {
+                Some(it) => found = it,
+                // That nothing called it was computed from a wrong place, perhaps.
+                None if found.ip < LOWEST_CODE => return None,
+                None => {}
+            }
+        }
+        if found.ip < LOWEST_CODE {
+            return Some(Err(End::Start));
+        }
+        if !believed(&found) {
+            return None;
+        }
+        for call in &found.calls {
+            match call {
+                Call::Set(name, value) => walker.set_caller_register(name, *value)?,
+                Call::Clear(name) => walker.clear_caller_register(name),
+            }
+        }
+        walker.set_ra(found.ip)?;
+        walker.set_cfa(found.sp)?;
+        Some(Ok(Trust::Cfi))
+    }
+
+    /// What call frame information leads to, when the callee took `parameters` bytes off the stack,
+    /// or as many as its symbols say.
+    fn tried(
+        &self,
+        inside: Va,
+        [ip, sp]: [&str; 2],
+        parameters: Option<u32>,
+        walker: &mut (dyn FrameWalker + Send),
+    ) -> Option<Outcome> {
+        let mut tried = Tried { walker, parameters, calls: Vec::new(), cfa: None, ra: None };
         self.code.names.walk_frame(inside, &mut tried)?;
         let set = |name: &str, by_rule: Option<u64>| {
             let by_name = |it: &Call| match it {
@@ -483,24 +557,8 @@ impl Steps<'_> {
             };
             tried.calls.iter().rev().find_map(by_name).or(by_rule)
         };
-        let (caller_ip, caller_sp) = (set(ip, tried.ra)?, set(sp, tried.cfa)?);
-        if caller_ip < LOWEST_CODE {
-            return Some(Err(End::Start));
-        }
-        let goes_up = at.sp < caller_sp || at.exact && at.sp == caller_sp;
-        if !goes_up || self.stack.end() < caller_sp || !self.code.is_return_address(caller_ip) {
-            return None;
-        }
-        let calls = tried.calls;
-        for call in &calls {
-            match call {
-                Call::Set(name, value) => walker.set_caller_register(name, *value)?,
-                Call::Clear(name) => walker.clear_caller_register(name),
-            }
-        }
-        walker.set_ra(caller_ip)?;
-        walker.set_cfa(caller_sp)?;
-        Some(Ok(Trust::Cfi))
+        let (ip, sp) = (set(ip, tried.ra)?, set(sp, tried.cfa)?);
+        Some(Outcome { ip, sp, calls: tried.calls })
     }
 
     /// The caller of something that is not code: a call through a wrong pointer, which left its
@@ -540,9 +598,17 @@ enum Call {
     Clear(String),
 }
 
+/// What call frame information leads to.
+struct Outcome {
+    ip: Va,
+    sp: Va,
+    calls: Vec<Call>,
+}
+
 /// Takes down what call frame information wants to do, so that it can be looked at first.
 struct Tried<'a> {
     walker: &'a mut (dyn FrameWalker + Send),
+    parameters: Option<u32>,
     calls: Vec<Call>,
     cfa: Option<u64>,
     ra: Option<u64>,
@@ -556,7 +622,7 @@ impl FrameWalker for Tried<'_> {
         self.walker.has_grand_callee()
     }
     fn get_grand_callee_parameter_size(&self) -> u32 {
-        self.walker.get_grand_callee_parameter_size()
+        self.parameters.unwrap_or_else(|| self.walker.get_grand_callee_parameter_size())
     }
     fn get_register_at_address(&self, address: u64) -> Option<u64> {
         self.walker.get_register_at_address(address)

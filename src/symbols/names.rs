@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use breakpad_symbols::{FrameSymbolizer, FrameWalker, SimpleModule, SymbolFile};
+use breakpad_symbols::FrameWalker;
 
 use super::Symbols;
+use super::converted::Converted;
 use super::open::{self, Found};
 use super::sources::{Outcome, Sources};
 use super::store::{self, Place};
@@ -34,6 +35,12 @@ pub(crate) struct Function {
     pub(crate) source: Option<(String, u32)>,
     /// Whether it is the function itself, as opposed to the nearest export below.
     pub(crate) exact: bool,
+    /// Whether the symbols tell all of it, also what it takes off the stack.
+    pub(crate) whole: bool,
+    /// Its mangled name, where it has one.
+    pub(crate) decorated: Option<String>,
+    /// Functions that the compiler put into it at the address, innermost first, demangled.
+    pub(crate) inlined: Vec<(String, Option<(String, u32)>)>,
 }
 
 /// A part of an image, and whether code there can run.
@@ -123,17 +130,17 @@ impl<'a> Names<'a> {
 
     pub(super) fn symbols<'e>(&self, entry: &'e Entry<'a>) -> &'e Found {
         entry.symbols.get_or_init(|| match store::locate(&self.sources, entry.image.pdb.as_ref()) {
-            Place::At(it) => open::open(&it),
+            Place::At(it) => open::open(&it, self.sources.forms().as_ref()),
             Place::Mismatched(it) => {
                 entry.mismatched.get_or_init(|| ());
-                open::open(&it)
+                open::open(&it, self.sources.forms().as_ref())
             }
             Place::Refused(why) => Found::Unusable(why),
             Place::Missing => Found::Missing,
         })
     }
 
-    fn symbol_file<'e>(&self, entry: &'e Entry<'a>) -> Option<&'e SymbolFile> {
+    fn symbol_file<'e>(&self, entry: &'e Entry<'a>) -> Option<&'e Converted> {
         match self.symbols(entry) {
             Found::Symbols(it) => Some(it),
             Found::Missing | Found::Unusable(_) => None,
@@ -161,9 +168,29 @@ impl<'a> Names<'a> {
 
     fn by_symbols(&self, entry: &Entry<'a>, va: Va) -> Option<Function> {
         let file = self.symbol_file(entry)?;
-        let mut found = Answer { va, function: None };
-        file.fill_symbol(&module(entry.image), &mut found);
-        found.function
+        let base = entry.image.range.start();
+        let found = file.find(u32::try_from(va.checked_sub(base)?).ok()?)?;
+        let start = base.checked_add(found.start.into())?;
+        let part = |va: Va| self.parts(entry).iter().position(|it| it.range.contains(va));
+        // What has no size does not reach into another section.
+        if found.name.is_empty() || !found.whole && part(va) != part(start) {
+            return None;
+        }
+        let owned = |it: Option<(&str, u32)>| it.map(|(file, line)| (file.to_owned(), line));
+        let mangled = Some(found.name).filter(|it| it.starts_with('?'));
+        let inlined = found.inlined.iter();
+        Some(Function {
+            name: demangle(found.name).into_owned(),
+            start,
+            parameter_size: found.parameter_size,
+            source: owned(found.source),
+            exact: true,
+            whole: found.whole,
+            decorated: found.decorated.or(mangled).map(str::to_owned),
+            inlined: inlined
+                .map(|(name, source)| (demangle(name).into_owned(), owned(*source)))
+                .collect(),
+        })
     }
 
     fn by_exports(&self, entry: &Entry<'a>, va: Va) -> Option<Function> {
@@ -184,6 +211,9 @@ impl<'a> Names<'a> {
             parameter_size: 0,
             source: None,
             exact: false,
+            whole: false,
+            decorated: name.starts_with('?').then(|| name.clone()),
+            inlined: Vec::new(),
         })
     }
 
@@ -201,48 +231,14 @@ impl<'a> Names<'a> {
     /// Unwinds one frame by the call frame information of a symbol file.
     pub(crate) fn walk_frame(&self, va: Va, walker: &mut dyn FrameWalker) -> Option<()> {
         let entry = self.entry(va)?;
-        self.symbol_file(entry)?.walk_frame(&module(entry.image), walker)
+        let base = entry.image.range.start();
+        let address = u32::try_from(va.checked_sub(base)?).ok()?;
+        self.symbol_file(entry)?.walk_frame(base, address, walker)
     }
 
     /// The header of the image at `va`.
     pub(crate) fn header(&self, va: Va) -> Option<PeHeader> {
         self.image(va)?.pe
-    }
-}
-
-/// What a symbol file is asked with: it needs the load address only.
-fn module(image: &Image) -> SimpleModule {
-    SimpleModule { base_address: Some(image.range.start()), ..SimpleModule::default() }
-}
-
-/// Hears what a symbol file says about one address.
-struct Answer {
-    va: Va,
-    function: Option<Function>,
-}
-
-impl FrameSymbolizer for Answer {
-    fn get_instruction(&self) -> u64 {
-        self.va
-    }
-
-    fn set_function(&mut self, name: &str, base: u64, parameter_size: u32) {
-        if name.is_empty() {
-            return;
-        }
-        self.function = Some(Function {
-            name: demangle(name).into_owned(),
-            start: base,
-            parameter_size,
-            source: None,
-            exact: true,
-        });
-    }
-
-    fn set_source_file(&mut self, file: &str, line: u32, _: u64) {
-        if let Some(function) = &mut self.function {
-            function.source = Some((file.to_owned(), line));
-        }
     }
 }
 
@@ -254,6 +250,16 @@ pub(crate) fn demangle(name: &str) -> Cow<'_, str> {
     let flags = msvc_demangler::DemangleFlags::NAME_ONLY;
     let plain = crate::guarded(|| msvc_demangler::demangle(name, flags).ok()).flatten();
     plain.filter(|it| !it.is_empty()).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+/// The same with the types of arguments and result.
+pub(crate) fn undecorate(name: &str) -> String {
+    if !name.starts_with('?') || LONGEST_MANGLED < name.len() {
+        return name.to_owned();
+    }
+    let flags = msvc_demangler::DemangleFlags::llvm();
+    let plain = crate::guarded(|| msvc_demangler::demangle(name, flags).ok()).flatten();
+    plain.filter(|it| !it.is_empty()).unwrap_or_else(|| name.to_owned())
 }
 
 #[cfg(test)]

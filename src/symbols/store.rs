@@ -50,8 +50,8 @@ mod tests {
     fn find(store: &std::path::Path, pdb: &PdbId, allow_mismatched: bool) -> (Found, bool) {
         let settings = Settings { allow_mismatched, ..Settings::default() };
         match locate(&Sources::new(&[store.into()], &settings), Some(pdb)) {
-            Place::At(it) => (open(&it), false),
-            Place::Mismatched(it) => (open(&it), true),
+            Place::At(it) => (open(&it, None), false),
+            Place::Mismatched(it) => (open(&it, None), true),
             Place::Refused(why) => (Found::Unusable(why), false),
             Place::Missing => (Found::Missing, false),
         }

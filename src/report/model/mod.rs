@@ -675,8 +675,22 @@ pub struct Frame {
     /// Source line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceLine>,
+    /// Functions that the compiler put into this one here, innermost first. They have no frame of
+    /// their own; `source` is where this function calls the last of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inlined: Vec<InlinedFrame>,
     /// `context`, `cfi`, `pdata`, `frame-pointer`, `scan`: how sure the frame is, best first.
     pub trust: String,
+}
+
+/// A function without a frame of its own.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct InlinedFrame {
+    /// Its name.
+    pub function: String,
+    /// Source line in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceLine>,
 }
 
 /// A line of source code.
@@ -1317,13 +1331,21 @@ impl Writer<'_> {
     }
 
     fn frame(&self, it: &crate::stacks::Frame) -> Frame {
-        let source = it.source.as_ref();
+        let line = |it: &Option<(table::DumpText, u32)>| {
+            let (file, line) = it.as_ref()?;
+            Some(SourceLine { file: file.raw().to_owned(), line: *line })
+        };
+        let inlined = it.inlined.iter().map(|it| InlinedFrame {
+            function: it.function.raw().to_owned(),
+            source: line(&it.source),
+        });
         Frame {
             address: self.hex(it.address),
             module: present(&it.module),
             function: it.function.as_ref().map(|it| it.raw().to_owned()),
             offset: it.offset,
-            source: source.map(|(file, line)| SourceLine { file: file.raw().into(), line: *line }),
+            source: line(&it.source),
+            inlined: inlined.collect(),
             trust: it.trust.id().to_owned(),
         }
     }

@@ -60,18 +60,24 @@ pub struct SymbolCache {
     pub size_bytes: u64,
     /// Files that servers are known not to have.
     pub absent: u64,
+    /// Symbol files in the form that is mapped when names are looked up.
+    pub converted: u64,
+    /// Their sizes together.
+    pub converted_bytes: u64,
     /// Whether all of that was removed.
     pub cleaned: bool,
 }
 
 impl SymbolCache {
     /// What there was, and whether it was removed.
-    pub fn new(folder: &Path, downloads: Usage, absent: Usage, cleaned: bool) -> Self {
+    pub fn new(folder: &Path, [downloads, absent, converted]: [Usage; 3], cleaned: bool) -> Self {
         Self {
             folder: folder.to_string_lossy().into_owned(),
             files: downloads.files,
             size_bytes: downloads.bytes,
             absent: absent.files,
+            converted: converted.files,
+            converted_bytes: converted.bytes,
             cleaned,
         }
     }

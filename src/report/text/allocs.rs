@@ -108,9 +108,17 @@ pub(super) fn frames(page: &mut Page<'_>, frames: &[Frame], most: usize) -> io::
         return page.text(4, 2, "its stack is not in the dump");
     }
     for it in frames.iter().take(most) {
-        let source = it.source.as_ref();
-        let source = source.map(|(file, line)| format!("  [{} @ {line}]", file.for_terminal()));
-        page.text(4, 4, &(it.text() + &source.unwrap_or_default()))?;
+        let line = |source: &Option<(crate::table::DumpText, u32)>| {
+            let line = |(file, line): &(crate::table::DumpText, u32)| {
+                format!("  [{} @ {line}]", file.for_terminal())
+            };
+            source.as_ref().map(line).unwrap_or_default()
+        };
+        for part in &it.inlined {
+            let text = format!("{} (inline){}", it.inlined_text(part), line(&part.source));
+            page.text(4, 4, &text)?;
+        }
+        page.text(4, 4, &(it.text() + &line(&it.source)))?;
     }
     match frames.len().checked_sub(most).filter(|it| *it != 0) {
         Some(more) => page.text(4, 4, &format!("… {more} more in --format json")),

@@ -130,5 +130,7 @@ pub fn symbol_cache(out: &mut dyn Write, it: &SymbolCache, layout: TextOptions) 
     let removed = if it.cleaned { ", removed" } else { "" };
     page.labelled("Files", &format!("{files}, {}{removed}", units::bytes(it.size_bytes)))?;
     let known = units::counted(it.absent, "file", "files");
-    page.labelled("Absent", &format!("{known} that servers do not have{removed}"))
+    page.labelled("Absent", &format!("{known} that servers do not have{removed}"))?;
+    let made = units::counted(it.converted, "file", "files");
+    page.labelled("Converted", &format!("{made}, {}{removed}", units::bytes(it.converted_bytes)))
 }

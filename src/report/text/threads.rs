@@ -238,11 +238,17 @@ fn registers(page: &mut Page<'_>, context: &MinidumpContext) -> io::Result<()> {
 fn calls(page: &mut Page<'_>, stack: &Stack, limit: usize) -> io::Result<()> {
     for it in stack.frames.iter().take(limit) {
         let mark = if it.trust == Trust::Scan { "? " } else { "" };
-        let source = it.source.as_ref().map(|(file, line)| {
-            let file = file.leaf();
-            format!(" [{}:{line}]", file.for_terminal())
-        });
-        page.text(4, 4, &format!("{mark}{}{}", it.text(), source.unwrap_or_default()))?;
+        let line = |source: &Option<(crate::table::DumpText, u32)>| {
+            let line = |(file, line): &(crate::table::DumpText, u32)| {
+                format!(" [{}:{line}]", file.leaf().for_terminal())
+            };
+            source.as_ref().map(line).unwrap_or_default()
+        };
+        for part in &it.inlined {
+            let source = line(&part.source);
+            page.text(4, 4, &format!("{mark}{} (inline){source}", it.inlined_text(part)))?;
+        }
+        page.text(4, 4, &format!("{mark}{}{}", it.text(), line(&it.source)))?;
     }
     if limit < stack.frames.len() {
         page.text(4, 2, &format!("… {} more frames", stack.frames.len() - limit))?;

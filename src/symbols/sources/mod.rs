@@ -29,6 +29,7 @@ pub use self::fetch::{Fetched, Outcome, Progress};
 pub use self::http::Patience;
 pub use self::key::{Identity, Key};
 pub use self::manifest::{Manifest, ManifestEntry};
+pub(in crate::symbols) use self::own::Kept;
 pub use self::own::Usage;
 
 /// The server that Microsoft runs for everybody.
@@ -40,6 +41,8 @@ const LARGEST: u64 = 4 << 30;
 /// How long a server is believed that it does not have a file. Symbols of a new build appear
 /// within hours or never.
 const FORGET_ABSENT: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of converted symbol files. Those of a browser and of Windows take a tenth of it.
+const CONVERTED: u64 = 2 << 30;
 
 /// How symbol files are searched for and fetched. By default nothing but the stores is looked at,
 /// and nothing is written anywhere.
@@ -63,6 +66,8 @@ pub struct Settings {
     pub largest: u64,
     /// How long a server is not asked again for what it does not have.
     pub forget_absent: Duration,
+    /// Bytes that the program's own cache has for converted symbol files.
+    pub converted: u64,
 }
 
 impl Default for Settings {
@@ -77,6 +82,7 @@ impl Default for Settings {
             patience: Patience::default(),
             largest: LARGEST,
             forget_absent: FORGET_ABSENT,
+            converted: CONVERTED,
         }
     }
 }
@@ -242,9 +248,15 @@ impl Sources {
         all.filter(|(_, form)| *form != Form::Pointer).map(|(url, _)| url).collect()
     }
 
-    /// What the program's own cache holds: downloads, and what servers are known not to have.
-    pub fn usage(&self) -> Option<(Usage, Usage)> {
+    /// What the program's own cache holds: downloads, what servers are known not to have, and
+    /// converted symbol files.
+    pub fn usage(&self) -> Option<[Usage; 3]> {
         self.own.as_ref().map(Own::usage)
+    }
+
+    /// The folder that keeps converted symbol files.
+    pub(super) fn forms(&self) -> Option<Kept> {
+        self.own.as_ref().map(|it| it.converted(self.settings.converted))
     }
 
     /// Empties the program's own cache.

@@ -3,6 +3,7 @@
 //! ```text
 //!   ROOT/downloads/            a symbol store, with Microsoft's own tag for folders of caches
 //!   ROOT/absent/SERVER/…       an empty file for each file that a server does not have
+//!   ROOT/converted/            symbol files in a form that is mapped and not read
 //! ```
 //!
 //! Processes share it. A file appears under its name when it is whole, by renaming.
@@ -53,6 +54,11 @@ impl Own {
 
     fn absent(&self) -> PathBuf {
         self.root.join("absent")
+    }
+
+    /// The folder of converted symbol files, which together take `most` bytes.
+    pub(crate) fn converted(&self, most: u64) -> Kept {
+        Kept { folder: self.root.join("converted"), own: self.clone(), most }
     }
 
     /// Makes a folder of the cache that can be recognized later.
@@ -106,14 +112,14 @@ impl Own {
             .join(format!("{low:016x}{high:016x}"))
     }
 
-    /// What is there: downloads, and remembered absences.
-    pub(crate) fn usage(&self) -> (Usage, Usage) {
-        (usage(&self.downloads(), DEEPEST), usage(&self.absent(), DEEPEST))
+    /// What is there: downloads, remembered absences, and converted files.
+    pub(crate) fn usage(&self) -> [Usage; 3] {
+        [self.downloads(), self.absent(), self.converted(0).folder].map(|it| usage(&it, DEEPEST))
     }
 
     /// Removes all of it.
     pub(crate) fn clean(&self) -> io::Result<()> {
-        for folder in [self.downloads(), self.absent()] {
+        for folder in [self.downloads(), self.absent(), self.converted(0).folder] {
             if !folder.exists() {
                 continue;
             }
@@ -126,6 +132,53 @@ impl Own {
             fs::remove_dir_all(&folder)?;
         }
         Ok(())
+    }
+}
+
+/// A folder of files that can be made again, and that together take so many bytes.
+#[derive(Debug, Clone)]
+pub(in crate::symbols) struct Kept {
+    /// The folder, which need not exist.
+    pub(in crate::symbols) folder: PathBuf,
+    own: Own,
+    most: u64,
+}
+
+impl Kept {
+    /// A file that has no name yet.
+    pub(in crate::symbols) fn prepare(&self) -> io::Result<NamedTempFile> {
+        self.own.make(&self.folder)?;
+        unfinished(&self.folder)
+    }
+
+    /// Gives a whole file its name.
+    pub(in crate::symbols) fn finish(&self, file: NamedTempFile, name: &str) -> io::Result<()> {
+        finish(file, &self.folder.join(name))
+    }
+
+    /// Removes what was used longest ago until the rest is small enough. `newest` goes last.
+    pub(in crate::symbols) fn trim(&self, newest: &str) {
+        sweep(&self.folder);
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut files: Vec<(bool, SystemTime, std::ffi::OsString, u64)> = entries
+            .filter(|it| it.path().extension().is_some_and(|it| it == "names"))
+            .filter_map(|it| {
+                let meta = it.metadata().ok().filter(fs::Metadata::is_file)?;
+                let name = it.file_name();
+                Some((name == newest, meta.modified().ok()?, name, meta.len()))
+            })
+            .collect();
+        files.sort();
+        let mut sum = files.iter().fold(0_u64, |sum, it| sum.saturating_add(it.3));
+        for (_, _, name, size) in files {
+            if sum <= self.most {
+                break;
+            }
+            // What somebody has mapped stays on Windows, and goes the next time.
+            if fs::remove_file(self.folder.join(name)).is_ok() {
+                sum = sum.saturating_sub(size);
+            }
+        }
     }
 }
 
@@ -255,7 +308,8 @@ mod tests {
         assert!(own.is_absent(url));
         assert!(!own.is_absent("https://h:1/a.pdb/2/a.pdb"));
         assert!(!Own::new(folder.path(), Duration::ZERO).is_absent(url));
-        assert_eq!(own.usage(), (Usage::default(), Usage { files: 1, bytes: 0 }));
+        let absent = Usage { files: 1, bytes: 0 };
+        assert_eq!(own.usage(), [Usage::default(), absent, Usage::default()]);
         own.clean().unwrap();
         assert!(!own.is_absent(url));
     }
