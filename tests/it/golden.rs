@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use oomscope::report::blocks::{BlockFilter, write_block_lines};
-use oomscope::report::model::{AllocFilter, HeapFilter, RegionFilter, SymbolFilter, ThreadFilter};
+use oomscope::report::model::{
+    AllocFilter, HeapFilter, ManagedFilter, RegionFilter, SymbolFilter, ThreadFilter,
+};
 use oomscope::report::{Model, ReportOptions, TextOptions, text, write_json};
 use oomscope::{Analysis, Options, Quiet};
 use rayon::prelude::*;
@@ -176,7 +178,8 @@ fn every_command_says_what_it_said_on_every_sample() {
         let stat = HeapFilter { sizes: true, limit: 20, ..heaps };
         let (symbols, missing) = (SymbolFilter::default(), SymbolFilter { missing: true });
         let allocs = AllocFilter { limit: 10, ..AllocFilter::default() };
-        let commands: [(&str, Render<'_>, Model); 10] = [
+        let managed = ManagedFilter::default();
+        let commands: [(&str, Render<'_>, Model); 11] = [
             ("report", &|out, w| text::report(out, it, &report, w), Model::of(it, &report)),
             ("map", &|out, w| text::map(out, it, None, w), Model::map(it, None)),
             (
@@ -187,6 +190,11 @@ fn every_command_says_what_it_said_on_every_sample() {
             ("heaps", &|out, w| text::heaps(out, it, &heaps, w), Model::heaps(it, &heaps)),
             ("heaps-stat", &|out, w| text::heaps(out, it, &stat, w), Model::heaps(it, &stat)),
             ("allocs", &|out, w| text::allocs(out, it, &allocs, w), Model::allocs(it, &allocs)),
+            (
+                "managed",
+                &|out, w| text::managed(out, it, &managed, w),
+                Model::managed(it, &managed),
+            ),
             (
                 "threads",
                 &|out, w| text::threads(out, it, &threads, w),

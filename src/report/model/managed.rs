@@ -574,6 +574,13 @@ impl Writer<'_> {
         (rows, count)
     }
 
+    /// The object around an address.
+    pub(super) fn object_at(&self, va: Va) -> Option<Instance> {
+        let mut heaps = self.analysis.managed.iter();
+        let it = heaps.find_map(|it| managed::object_at(&self.analysis.process, it, va))?;
+        Some(self.instance(it.address, &it.name, it.size_bytes))
+    }
+
     fn path(&self, way: &managed::Way) -> Vec<ObjectStep> {
         let (what, va) = root(&way.root);
         let address = va.map(|it| self.hex(it));

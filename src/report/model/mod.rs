@@ -677,7 +677,7 @@ pub struct Frame {
     pub source: Option<SourceLine>,
     /// Functions that the compiler put into this one here, innermost first. They have no frame of
     /// their own; `source` is where this function calls the last of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inlined: Vec<InlinedFrame>,
     /// `context`, `cfi`, `pdata`, `frame-pointer`, `scan`: how sure the frame is, best first.
     pub trust: String,
@@ -741,6 +741,9 @@ pub struct Address {
     /// The managed heap that it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_heap: Option<GcRange>,
+    /// The managed object that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<Instance>,
     /// The thread whose stack it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stack_of_thread: Option<u32>,
@@ -1419,6 +1422,7 @@ impl Writer<'_> {
             block,
             neighbors,
             managed_heap: gc.map(|it| self.gc_range(it)),
+            object: gc.and_then(|_| self.object_at(va)),
             stack_of_thread: stack.map(|it| it.id),
         }
     }

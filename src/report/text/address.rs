@@ -9,6 +9,7 @@ use super::list;
 use crate::Analysis;
 use crate::owners::Usage;
 use crate::space::Va;
+use crate::table::for_terminal;
 
 /// Writes what is known about each address.
 ///
@@ -120,6 +121,10 @@ fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
     if let Some(gc) = &it.managed_heap {
         let size = units::bytes(gc.size_bytes);
         page.labelled("GC heap", &format!("{}, {} of {size}", gc.generation, gc.address))?;
+    }
+    if let Some(object) = &it.object {
+        let (size, kind) = (units::bytes(object.size_bytes), for_terminal(&object.object_type));
+        page.labelled("Object", &format!("{} {kind}, {size}", object.address))?;
     }
     if let Some(thread) = it.stack_of_thread {
         page.labelled("Stack", &format!("of thread {thread:#x}"))?;
