@@ -20,6 +20,7 @@ mod managed;
 mod managed_synth;
 mod map;
 mod one_way;
+mod pdb;
 mod peer;
 mod readme;
 mod registered;
