@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench stacks` describes a 64-bit process whose functions have names and call frame
 //! information in symbol files, writes a dump of it, and lets the file grow by 3.4 GB of memory that
-//! no stack leads to (a hole, where the file system has them). *cold* reads the symbol files as
-//! well; *warm* has read them before.
+//! no stack leads to (a hole, where the file system has them). *cold* converts the symbol files as
+//! well; *warm* maps what was kept of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing)]
 
@@ -17,6 +17,7 @@ use oomscope::notes::Notes;
 use oomscope::process::Process;
 use oomscope::stacks::{self, Trust};
 use oomscope::symbols::Symbols;
+use oomscope::symbols::sources::Settings;
 use oomscope::synth::{ImageSpec, SynthDump, ThreadSpec, stream_location};
 
 const THREADS: u64 = 200;
@@ -36,7 +37,11 @@ fn main() {
     write_symbols(&store);
     let path = folder.join("stacks.dmp");
     write_dump(&path);
-    let symbols = Symbols { stores: vec![store], ..Symbols::default() };
+    let cold = Symbols { stores: vec![store], ..Symbols::default() };
+    let cache = folder.join("cache");
+    fs::remove_dir_all(&cache).ok();
+    let settings = Settings { cache: Some(cache), ..Settings::default() };
+    let warm = Symbols { settings, ..cold.clone() };
     println!("{:<44} {:>9} {:>9} {:>10}", "measured", "median", "frames", "promised");
     let size = path.metadata().unwrap().len() as f64 / 1e9;
     let walk = |promised: &str, what: &str, symbols: &Symbols| {
@@ -61,7 +66,8 @@ fn main() {
         println!("{what:<44} {median:>7.3} s {frames:>9} {promised:>10}");
     };
     let what = format!("{THREADS} threads of {FRAMES} ({size:.2} GB)");
-    walk("1 s", &format!("{what}, with symbols"), &symbols);
+    walk("1 s", &format!("{what}, warm"), &warm);
+    walk("-", &format!("{what}, cold"), &cold);
     walk("1 s", &format!("{what}, without"), &Symbols::default());
 }
 

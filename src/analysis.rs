@@ -224,16 +224,20 @@ impl Analysis {
         // Who allocates is on no thread's stack any more.
         let calls = allocations.stacks.iter().take(ALLOCATION_STACKS).flat_map(|it| &it.frames);
         calls.for_each(|it| names.want(it.address));
+        let mut contents = contents.unwrap_or_else(|| {
+            notes.add(Note::InternalError, "contents");
+            Contents::default()
+        });
+        // Objects whose class only the name of their table tells.
+        let objects = contents.groups.iter().filter_map(|it| it.content.table);
+        objects.for_each(|it| names.want(it));
         if names.fetch(|it| observer.fetching(it)) {
             // Its notes stand from the first time.
             let again =
                 || allocations::allocations(&process, &names, &heaps, &mut Notes::default());
             allocations = crate::guarded(again).unwrap_or(allocations);
+            contents::name_tables(&mut contents, &names);
         }
-        let contents = contents.unwrap_or_else(|| {
-            notes.add(Note::InternalError, "contents");
-            Contents::default()
-        });
         let modules = names.modules();
         symbols::note(&modules, &mut notes);
         observer.step("drawing conclusions");

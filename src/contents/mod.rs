@@ -8,6 +8,8 @@ mod objects;
 mod text;
 mod words;
 
+pub(crate) use objects::name_tables;
+
 use crate::notes::Notes;
 use crate::owners::Heap;
 use crate::process::Process;
@@ -36,11 +38,13 @@ pub struct Content {
     pub oid: Option<String>,
     /// Where it begins in the block; 0 nearly always.
     pub offset: u64,
+    /// The table of virtual functions of an object, when only symbols can tell its class.
+    pub table: Option<Va>,
 }
 
 impl Content {
     fn new(kind: Kind, detail: impl Into<String>, oid: Option<String>) -> Self {
-        Self { kind, detail: detail.into().into(), oid, offset: 0 }
+        Self { kind, detail: detail.into().into(), oid, offset: 0, table: None }
     }
 
     /// Kind and detail in one line for people: "PNG picture, 16 x 16".

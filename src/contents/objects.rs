@@ -14,7 +14,7 @@
 //! (<https://github.com/llvm/llvm-project/blob/main/clang/lib/CodeGen/MicrosoftCXXABI.cpp>,
 //! `MSRTTIBuilder`).
 
-use super::{Content, Kind};
+use super::{Content, Contents, Kind};
 use crate::space::{Memory, Va};
 use crate::symbols::{Names, demangle};
 
@@ -48,7 +48,18 @@ pub(super) fn recognize(memory: &Memory, names: &Names<'_>, table: Va) -> Option
             format!("{module}+{:#x}, no type name", table.saturating_sub(image.range.start()))
         }
     };
-    Some(Content::new(Kind::Object, detail, None))
+    Some(Content { table: Some(table), ..Content::new(Kind::Object, detail, None) })
+}
+
+/// Names the classes that only symbols can tell, by symbols that came later.
+pub(crate) fn name_tables(contents: &mut Contents, names: &Names<'_>) {
+    for content in contents.groups.iter_mut().map(|it| &mut it.content) {
+        let Some(table) = content.table else { continue };
+        let named = names.function(table).filter(|it| it.exact && it.start == table);
+        if let (Some(it), Some(image)) = (named, names.image(table)) {
+            content.detail = format!("{}!{}", image.stem().raw(), it.name).into();
+        }
+    }
 }
 
 /// The class that a table of virtual functions belongs to.

@@ -21,6 +21,7 @@ mod managed_synth;
 mod map;
 mod objects;
 mod one_way;
+mod pdb;
 mod peer;
 mod readme;
 mod registered;
