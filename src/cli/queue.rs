@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -297,7 +297,7 @@ fn work(
         if written.is_err() {
             // There is nobody to work for.
             STOP.store(true, std::sync::atomic::Ordering::Relaxed);
-            told.replace(written);
+            *told.borrow_mut() = written;
         }
     });
     let mut output = output.into_inner();

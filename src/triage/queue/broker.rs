@@ -70,6 +70,23 @@ fn dead_subject(job: &Job) -> String {
     format!("oomscope.dead.{}", key_of(job))
 }
 
+/// A bucket as the stream that it is: <https://docs.nats.io/reference/reference-protocols/nats_api_reference>
+/// and ADR-8 of `nats-architecture-and-design`. The client's own way to make one asks for the
+/// account first, and cannot read what servers before 2.10 answer.
+fn bucket(name: &str, description: &str) -> stream::Config {
+    stream::Config {
+        name: format!("KV_{name}"),
+        subjects: vec![format!("$KV.{name}.>")],
+        description: Some(description.into()),
+        max_messages_per_subject: 1,
+        discard: stream::DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        ..Default::default()
+    }
+}
+
 impl<'a> Broker<'a> {
     /// Connects, and makes what is not there yet.
     pub(super) async fn make(access: &'a Access) -> Result<Self, Error> {
@@ -92,30 +109,17 @@ impl<'a> Broker<'a> {
             description: Some("oomscope: dumps that were given up".into()),
             ..Default::default()
         };
-        let bucket = |name: &str, description: &str| kv::Config {
-            bucket: name.into(),
-            description: description.into(),
-            ..Default::default()
+        let make = async |config: stream::Config| {
+            context.get_or_create_stream(config).await.map_err(|it| failed(&it))
         };
-        let done = bucket(DONE, "oomscope: dumps that have a result");
-        let tries = bucket(TRIES, "oomscope: what went wrong with dumps so far");
-        let jobs = context.get_or_create_stream(jobs).await.map_err(|it| failed(&it))?;
-        let dead = context.get_or_create_stream(dead).await.map_err(|it| failed(&it))?;
-        let done = Self::bucket(&context, done).await.map_err(|it| failed(&it))?;
-        let tries = Self::bucket(&context, tries).await.map_err(|it| failed(&it))?;
+        make(bucket(DONE, "oomscope: dumps that have a result")).await?;
+        make(bucket(TRIES, "oomscope: what went wrong with dumps so far")).await?;
+        let dead = make(dead).await?;
+        // The last one: where it is, all are.
+        let jobs = make(jobs).await?;
+        let done = context.get_key_value(DONE).await.map_err(|it| failed(&it))?;
+        let tries = context.get_key_value(TRIES).await.map_err(|it| failed(&it))?;
         Ok(Self { access, context, jobs, dead, done, tries })
-    }
-
-    async fn bucket(context: &Context, config: kv::Config) -> Result<kv::Store, String> {
-        if let Ok(it) = context.get_key_value(config.bucket.clone()).await {
-            return Ok(it);
-        }
-        let name = config.bucket.clone();
-        match context.create_key_value(config).await {
-            Ok(it) => Ok(it),
-            // Somebody else was quicker.
-            Err(error) => context.get_key_value(name).await.map_err(|_| error.to_string()),
-        }
     }
 
     /// Connects to a queue that is there. `None` when nothing was ever submitted.
