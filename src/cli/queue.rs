@@ -180,8 +180,7 @@ fn access(args: &QueueArgs) -> Result<Access, Error> {
     access.creds = file(&args.creds, "NATS_CREDS");
     access.nkey = file(&args.nkey, "NATS_NKEY");
     access.tls_ca = file(&args.tls_ca, "NATS_CA");
-    access.tls_own =
-        file(&args.tls_cert, "NATS_CERT").zip(file(&args.tls_key, "NATS_KEY"));
+    access.tls_own = file(&args.tls_cert, "NATS_CERT").zip(file(&args.tls_key, "NATS_KEY"));
     Ok(access)
 }
 
@@ -312,13 +311,7 @@ fn work(
 }
 
 /// A job that left, in a line.
-fn line(
-    global: &Global,
-    job: &queue::Job,
-    how: Ended,
-    tries: u64,
-    error: Option<&str>,
-) -> String {
+fn line(global: &Global, job: &queue::Job, how: Ended, tries: u64, error: Option<&str>) -> String {
     let (word, status) = match how {
         Ended::Examined(status) => ("examined", Some(status.id())),
         Ended::Known => ("known", None),

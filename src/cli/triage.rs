@@ -247,7 +247,12 @@ fn why(
 }
 
 /// All that a triage leaves: files in the folder for results, and what was asked for on stdout.
-pub(super) fn write(global: &Global, args: &TriageArgs, summary: &Summary, store: &Store) -> io::Result<()> {
+pub(super) fn write(
+    global: &Global,
+    args: &TriageArgs,
+    summary: &Summary,
+    store: &Store,
+) -> io::Result<()> {
     let clean = |value: &mut serde_json::Value| {
         if args.redact {
             triage::redact(value);

@@ -144,8 +144,7 @@ pub fn queue_table(out: &mut dyn Write, state: &State, layout: TextOptions) -> i
     }
     if !state.dead.is_empty() {
         page.heading("Given up")?;
-        let mut grid =
-            Grid::new(&[("Dump", Align::Left), ("Tries", number), ("Why", Align::Left)]);
+        let mut grid = Grid::new(&[("Dump", Align::Left), ("Tries", number), ("Why", Align::Left)]);
         for it in state.dead.iter().rev().take(FAILED) {
             grid.row([
                 named(&it.path, it.member.as_deref()),

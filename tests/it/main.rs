@@ -21,6 +21,7 @@ mod managed_synth;
 mod map;
 mod one_way;
 mod peer;
+mod queue;
 mod readme;
 mod registered;
 mod samples;

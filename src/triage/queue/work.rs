@@ -103,11 +103,7 @@ pub struct Worked {
 ///
 /// When server or object store cannot be used at the beginning, or, for a worker that is to end,
 /// for about a minute.
-pub fn work(
-    queue: &Queue<'_>,
-    worker: &Worker,
-    tell: &dyn Fn(Event<'_>),
-) -> Result<Worked, Error> {
+pub fn work(queue: &Queue<'_>, worker: &Worker, tell: &dyn Fn(Event<'_>)) -> Result<Worked, Error> {
     runtime::run(async {
         let objects = queue.place.open(false)?;
         let broker = Broker::make(queue.access).await?;
