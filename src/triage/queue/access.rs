@@ -128,8 +128,8 @@ impl Access {
         }
         if let Some(path) = &self.nkey {
             let seed = std::fs::read_to_string(path).map_err(|it| unread("the NKey", path, &it))?;
-            let lines = seed.lines().map(str::trim);
-            let seed = lines.filter(|it| it.starts_with('S')).next_back().unwrap_or_default();
+            let mut lines = seed.lines().map(str::trim);
+            let seed = lines.rfind(|it| it.starts_with('S')).unwrap_or_default();
             options = options.nkey(seed.to_owned());
         }
         if let Some(path) = &self.tls_ca {
