@@ -221,11 +221,22 @@ Examples:
   oomscope compare before.dmp after.dmp --max-growth 10MiB/h --fail-on leak-unit")]
     Compare(CompareArgs),
     /// Many dumps at once, put into buckets by cause
-    #[command(after_help = "\
+    #[command(
+        override_usage = "oomscope triage [OPTIONS] PATH...\n       \
+                          oomscope triage [OPTIONS] --why A B\n       \
+                          oomscope triage [OPTIONS] --queue URL submit PATH... | work | status | collect",
+        after_help = "\
 Examples:
   oomscope triage crashes/
   oomscope triage uploads/*.zip --jobs 4 --timeout 5m --results monday
-  oomscope triage --why a.dmp b.dmp")]
+  oomscope triage --why a.dmp b.dmp
+
+On many machines (docs/queue.md):
+  oomscope triage --queue nats://queue --objects /srv/dumps submit crashes/
+  oomscope triage --queue nats://queue --objects /srv/dumps work
+  oomscope triage --queue nats://queue status
+  oomscope triage --queue nats://queue --objects /srv/dumps collect --results monday"
+    )]
     Triage(TriageArgs),
     /// One dump of a triage
     #[command(

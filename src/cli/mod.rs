@@ -8,6 +8,7 @@ mod intake;
 mod output;
 mod panics;
 mod progress;
+mod queue;
 mod symbols;
 mod triage;
 mod values;

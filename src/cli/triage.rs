@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::{Format, Global};
 use super::output::{Output, Stderr};
 use super::progress::Progress;
+use super::queue::{self, QueueArgs};
 use super::{FAILED, USAGE, WRITTEN, intake, options, shown, values};
 use crate::report::{Html, ReportOptions};
 use crate::triage::{self, Child, Examined, Limits, Store, Summary, Triage};
@@ -26,10 +27,10 @@ const EXPECTED: u64 = 1 << 30;
 pub(super) struct TriageArgs {
     /// Dumps, folders with dumps, archives, or patterns (`crashes/*.dmp`)
     #[arg(value_name = "PATH", required_unless_present = "why")]
-    paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
     /// Dumps that are examined at once [default: as many as cores and memory allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
+    pub(super) jobs: Option<u16>,
     /// Longest time for one dump: 90s, 5m
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -39,16 +40,18 @@ pub(super) struct TriageArgs {
     /// Folder for results: triage.json, index.html, reports/, *.parquet, and what is kept for the
     /// next run
     #[arg(long, value_name = "FOLDER", default_value = "oomscope-triage")]
-    results: PathBuf,
+    pub(super) results: PathBuf,
     /// Leave out text found in memory, and the names of users in paths
     #[arg(long)]
-    redact: bool,
+    pub(super) redact: bool,
     /// Examine again what was examined before
     #[arg(long)]
-    again: bool,
+    pub(super) again: bool,
     /// Say why two dumps are or are not in one bucket
-    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with = "queue")]
     why: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    pub(super) queue: QueueArgs,
 }
 
 /// Arguments of `examine`.
@@ -65,16 +68,36 @@ pub(super) struct ExamineArgs {
     /// See `triage`.
     #[arg(long)]
     redact: bool,
+    /// End when stdin does, which is when the process ends that started this one.
+    #[arg(long)]
+    tied: bool,
 }
 
 /// Set by Ctrl-C.
-static STOP: AtomicBool = AtomicBool::new(false);
+pub(super) static STOP: AtomicBool = AtomicBool::new(false);
+
+/// The first Ctrl-C ends the work and keeps what is done; a second one ends the program.
+pub(super) fn stop_on_ctrl_c() {
+    let _ = ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+}
 
 /// Runs a triage.
 pub(super) fn run(global: &Global, args: &TriageArgs, stderr: &Stderr) -> u8 {
+    if args.queue.is_meant() {
+        return queue::run(global, args, stderr);
+    }
     triage(global, args, stderr).unwrap_or_else(|error| {
         let usage = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput);
         stderr.write(&format!("error: the triage stopped\n  {error}\n"));
+        if error.kind() == io::ErrorKind::NotFound
+            && args.paths.first().is_some_and(|it| queue::is_word(it) && !it.exists())
+        {
+            stderr.write("hint: many machines are meant with --queue nats://HOST\n");
+        }
         if usage { USAGE } else { FAILED }
     })
 }
@@ -93,12 +116,7 @@ fn triage(global: &Global, args: &TriageArgs, stderr: &Stderr) -> io::Result<u8>
     let store = Store::open(&args.results.join("store"), args.redact)?;
     let child = child(global, args)?;
     let jobs = args.jobs.map_or_else(default_jobs, usize::from);
-    // The first Ctrl-C ends the work and keeps what is done; a second one ends the program.
-    let _ = ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
+    stop_on_ctrl_c();
     let bar = bar(global, inputs.len());
     let known = std::sync::atomic::AtomicUsize::new(0);
     let tell = |event: triage::Event<'_>| match event {
@@ -137,7 +155,7 @@ fn triage(global: &Global, args: &TriageArgs, stderr: &Stderr) -> io::Result<u8>
 }
 
 /// Which program examines dumps, and how.
-fn child(global: &Global, args: &TriageArgs) -> io::Result<Child> {
+pub(super) fn child(global: &Global, args: &TriageArgs) -> io::Result<Child> {
     let mut arguments: Vec<OsString> = vec!["examine".into()];
     let mut option = |name: &str, value: OsString| arguments.extend([name.into(), value]);
     option("--max-memory", args.max_memory.to_string().into());
@@ -171,11 +189,11 @@ fn child(global: &Global, args: &TriageArgs) -> io::Result<Child> {
     arguments.push("--quiet".into());
     let limits = Limits { time: args.timeout, memory: args.max_memory };
     let pages = Some(args.results.join("reports"));
-    Ok(Child { program: std::env::current_exe()?, arguments, pages, limits })
+    Ok(Child { program: std::env::current_exe()?, arguments, pages, limits, without: Vec::new() })
 }
 
 /// A job a core, as long as each has memory.
-fn default_jobs() -> usize {
+pub(super) fn default_jobs() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = available_memory().map_or(cores, |it| usize::try_from(it / EXPECTED).unwrap_or(1));
     cores.min(memory).max(1)
@@ -196,7 +214,7 @@ fn available_memory() -> Option<u64> {
     Some(system.available_memory()).filter(|it| *it != 0)
 }
 
-fn bar(global: &Global, count: usize) -> ProgressBar {
+pub(super) fn bar(global: &Global, count: usize) -> ProgressBar {
     if global.quiet || global.verbose != 0 {
         return ProgressBar::hidden();
     }
@@ -229,7 +247,12 @@ fn why(
 }
 
 /// All that a triage leaves: files in the folder for results, and what was asked for on stdout.
-fn write(global: &Global, args: &TriageArgs, summary: &Summary, store: &Store) -> io::Result<()> {
+pub(super) fn write(
+    global: &Global,
+    args: &TriageArgs,
+    summary: &Summary,
+    store: &Store,
+) -> io::Result<()> {
     let clean = |value: &mut serde_json::Value| {
         if args.redact {
             triage::redact(value);
@@ -270,6 +293,13 @@ fn write(global: &Global, args: &TriageArgs, summary: &Summary, store: &Store) -
 /// Examines one dump and writes what [`Examined`] says, as JSON.
 pub(super) fn examine(global: &Global, args: &ExamineArgs) -> u8 {
     triage::limit_own_memory(args.max_memory);
+    if args.tied {
+        // Without a thread to watch, the dump is examined all the same.
+        let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(|| {
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            std::process::exit(i32::from(FAILED));
+        });
+    }
     let examined = match one(global, args) {
         Ok(it) => it,
         Err(error) => Examined { error: Some(error), facts: None, report: None },

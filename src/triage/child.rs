@@ -38,6 +38,9 @@ pub struct Child {
     pub pages: Option<PathBuf>,
     /// What a dump may cost.
     pub limits: Limits,
+    /// Names of variables that examining processes do not get: credentials for what they need not
+    /// talk to.
+    pub without: Vec<OsString>,
 }
 
 impl Child {
@@ -63,8 +66,12 @@ impl Child {
         if let Some(folder) = &self.pages {
             command.arg("--page").arg(folder.join(format!("{key}.html")));
         }
-        command.arg("--").arg(&input.path);
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(words.try_clone()?);
+        // The process ends when this one does, however that ends: its stdin is closed then.
+        command.arg("--tied").arg("--").arg(&input.path);
+        for it in &self.without {
+            command.env_remove(it);
+        }
+        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(words.try_clone()?);
         let mut process = command.spawn()?;
         let deadline = Instant::now().checked_add(self.limits.time);
         let watch = Watch::new(process.id(), self.limits.memory);

@@ -9,6 +9,7 @@ mod child;
 mod examine;
 mod inputs;
 mod page;
+pub mod queue;
 mod redact;
 mod row;
 mod run;
@@ -28,7 +29,7 @@ pub use row::{Row, Status};
 pub use run::{Event, Triage, run};
 pub use store::{Store, key};
 pub use tables::write_tables;
-pub use text::{explain_pair, table};
+pub use text::{explain_pair, queue_table, table};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -89,7 +89,7 @@ fn one(it: &Triage<'_>, input: &Input, tell: &dyn Fn(Event<'_>)) -> io::Result<O
             let row = Row {
                 path: path.into_owned(),
                 member: input.member.clone(),
-                key: format!("unread-{}", blake3::hash(input.path.as_os_str().as_encoded_bytes())),
+                key: store::unread_key(&input.path),
                 status: Status::Refused,
                 error: Some(error.to_string()),
                 duplicate_of: None,

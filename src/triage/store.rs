@@ -37,9 +37,7 @@ impl Store {
     /// When the folder cannot be made.
     pub fn open(folder: &Path, redacted: bool) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let redacted = if redacted { ", redacted" } else { "" };
-        let made_with = format!("oomscope {}{redacted}", env!("CARGO_PKG_VERSION"));
-        Ok(Self { folder: folder.to_owned(), made_with })
+        Ok(Self { folder: folder.to_owned(), made_with: made_with(redacted) })
     }
 
     fn file(&self, key: &str) -> PathBuf {
@@ -78,6 +76,23 @@ impl Store {
     }
 }
 
+fn made_with(redacted: bool) -> String {
+    let redacted = if redacted { ", redacted" } else { "" };
+    format!("oomscope {}{redacted}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A result in the form in which it is kept, for a place that is not this store's folder.
+pub(super) fn pack(row: &Row, report: Option<Value>, redacted: bool) -> io::Result<Vec<u8>> {
+    let kept = Kept { made_with: made_with(redacted), row: row.clone(), report };
+    Ok(serde_json::to_vec(&kept)?)
+}
+
+/// A result that was packed by this version, redacted or not as these are.
+pub(super) fn unpack(bytes: &[u8], redacted: bool) -> Option<(Row, Option<Value>)> {
+    let kept: Kept = serde_json::from_slice(bytes).ok()?;
+    (kept.made_with == made_with(redacted)).then_some((kept.row, kept.report))
+}
+
 /// The key of an input: the hash of the file's bytes, and of the member's name when there is one.
 ///
 /// # Errors
@@ -85,9 +100,18 @@ impl Store {
 /// When the file cannot be read.
 pub fn key(input: &Input) -> io::Result<String> {
     let mut file = File::open(&input.path)?;
-    let bytes = hash(&mut file)?;
+    Ok(key_of(&hash(&mut file)?, input.member.as_deref()))
+}
+
+/// The same, when the hash of the file is known.
+pub(super) fn key_of(file: &str, member: Option<&str>) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(bytes.as_bytes());
-    hasher.update(input.member.as_deref().unwrap_or_default().as_bytes());
-    Ok(hasher.finalize().to_hex().chars().take(32).collect())
+    hasher.update(file.as_bytes());
+    hasher.update(member.unwrap_or_default().as_bytes());
+    hasher.finalize().to_hex().chars().take(32).collect()
+}
+
+/// The key of a file that cannot be read, and so has no hash.
+pub(super) fn unread_key(path: &Path) -> String {
+    format!("unread-{}", blake3::hash(path.as_os_str().as_encoded_bytes()))
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::Summary;
 use super::bucket::{Bucket, why};
+use super::queue::State;
 use super::row::{Row, Status};
 use crate::report::TextOptions;
 use crate::report::page::{Align, BAD, Grid, Page};
@@ -96,10 +97,68 @@ fn one(page: &mut Page<'_>, bucket: &Bucket, rows: &[Row]) -> io::Result<()> {
 }
 
 fn name(row: &Row) -> String {
-    match &row.member {
-        Some(member) => format!("{}: {member}", row.path),
-        None => row.path.clone(),
+    named(&row.path, row.member.as_deref())
+}
+
+fn named(path: &str, member: Option<&str>) -> String {
+    match member {
+        Some(member) => format!("{path}: {member}"),
+        None => path.to_owned(),
     }
+}
+
+/// Writes what a queue holds.
+///
+/// # Errors
+///
+/// When `out` takes no more.
+pub fn queue_table(out: &mut dyn Write, state: &State, layout: TextOptions) -> io::Result<()> {
+    let mut page = Page::new(out, layout);
+    let sum = |of: &dyn Fn(&super::queue::Waiting) -> u64| {
+        state.priorities.iter().map(of).fold(0, u64::saturating_add)
+    };
+    let (pending, in_flight) = (sum(&|it| it.pending), sum(&|it| it.in_flight));
+    let (done, dead) = (sum(&|it| it.done), sum(&|it| it.dead));
+    page.labelled(
+        "Queue",
+        &format!("{pending} pending, {in_flight} in flight, {done} done, {dead} given up"),
+    )?;
+    page.blank()?;
+    let number = Align::Right;
+    let mut grid = Grid::new(&[
+        ("Priority", Align::Left),
+        ("Pending", number),
+        ("In flight", number),
+        ("Done", number),
+        ("Given up", number),
+    ]);
+    for it in &state.priorities {
+        let numbers = [it.pending, it.in_flight, it.done, it.dead].map(|it| it.to_string());
+        let [pending, in_flight, done, dead] = numbers;
+        grid.row([it.priority.clone(), pending, in_flight, done, dead]);
+    }
+    page.table(0, &grid)?;
+    for it in &state.other_versions {
+        let version = it.version.replace('_', ".");
+        page.text(0, 0, &format!("{} jobs wait for workers of version {version}", it.jobs))?;
+    }
+    if !state.dead.is_empty() {
+        page.heading("Given up")?;
+        let mut grid = Grid::new(&[("Dump", Align::Left), ("Tries", number), ("Why", Align::Left)]);
+        for it in state.dead.iter().rev().take(FAILED) {
+            grid.row([
+                named(&it.path, it.member.as_deref()),
+                it.tries.to_string(),
+                it.error.lines().collect::<Vec<_>>().join(" "),
+            ]);
+        }
+        page.table(2, &grid)?;
+        let more = state.dead.len().saturating_sub(FAILED);
+        if more != 0 {
+            page.text(2, 0, &format!("… {more} more with --format json"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes why two dumps are in one bucket, or in two.

@@ -133,7 +133,10 @@ fn the_schema_in_the_docs_is_that_of_the_types() {
     let triage = serde_json::to_string_pretty(&triage).unwrap() + "\n";
     let comparison = schemars::schema_for!(oomscope::report::model::ComparisonModel);
     let comparison = serde_json::to_string_pretty(&comparison).unwrap() + "\n";
-    let all = [("report", schema()), ("triage", triage), ("comparison", comparison)];
+    let queue = schemars::schema_for!(oomscope::triage::queue::State);
+    let queue = serde_json::to_string_pretty(&queue).unwrap() + "\n";
+    let all =
+        [("report", schema()), ("triage", triage), ("comparison", comparison), ("queue", queue)];
     for (name, schema) in all {
         let path = root().join(format!("docs/{name}.schema.json"));
         if update() {

@@ -23,6 +23,7 @@ mod objects;
 mod one_way;
 mod pdb;
 mod peer;
+mod queue;
 mod readme;
 mod registered;
 mod samples;
