@@ -229,8 +229,8 @@ impl Analysis {
             Contents::default()
         });
         // Objects whose class only the name of their table tells.
-        let objects = contents.groups.iter().filter_map(|it| it.content.table);
-        objects.for_each(|it| names.want(it));
+        let with_class = contents.groups.iter().filter_map(|it| it.content.table);
+        with_class.for_each(|it| names.want(it));
         if names.fetch(|it| observer.fetching(it)) {
             // Its notes stand from the first time.
             let again =
