@@ -95,13 +95,13 @@ fn write_symbols(store: &Path) -> u64 {
         ));
         line(format!(
             "INLINE 0 {} {} {} {:x} 10",
-            count % 900,
+            1 + count % 900,
             count % 5000,
             count % 50_000,
             at + 0x20
         ));
         for it in 0..16 {
-            line(format!("{:x} 8 {} {}", at + it * 8, count % 900 + it, count % 5000));
+            line(format!("{:x} 8 {} {}", at + it * 8, 1 + count % 900 + it, count % 5000));
         }
         line(format!("PUBLIC {at:x} 0 ?method@Class{count}@part@@QEAAXHAEBV?$basic_string@D@@@Z"));
         let rules = ".cfa: $rbp 16 + .ra: .cfa 8 - ^ $rbp: .cfa 16 - ^";

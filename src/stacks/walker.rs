@@ -230,7 +230,7 @@ struct Steps<'a> {
     /// Frames that are complete.
     walked: AtomicUsize,
     /// Whether it is known what the functions of the frame and of its callee take off the stack.
-    callees: Mutex<[bool; 2]>,
+    callees: Mutex<(bool, bool)>,
     /// One more than the index of the frame that an interrupt hit; 0 without one.
     interrupted: AtomicUsize,
     /// Index of the first frame that a search found without seeing the code.
@@ -253,7 +253,7 @@ impl SymbolProvider for Steps<'_> {
         }
         let found = self.code.names.function(frame.get_instruction());
         if let Ok(mut callees) = self.callees.lock() {
-            *callees = [found.as_ref().is_some_and(|it| it.whole), callees[0]];
+            *callees = (found.as_ref().is_some_and(|it| it.whole), callees.0);
         }
         if let Some(it) = found {
             frame.set_function(&it.name, it.start, it.parameter_size);
@@ -492,7 +492,7 @@ impl Steps<'_> {
             let goes_up = at.sp < it.sp || at.exact && at.sp == it.sp;
             goes_up && it.sp <= self.stack.end() && self.code.is_return_address(it.ip)
         };
-        let known = self.callees.lock().is_ok_and(|it| it[1]);
+        let known = self.callees.lock().is_ok_and(|it| it.1);
         let mut found = first;
         if self.code.cpu == Cpu::X86 && !at.exact && !known {
             // The callee took its arguments off the stack, and without its symbols nobody says how

@@ -272,3 +272,42 @@ fn a_cache_that_cannot_be_written_is_done_without() {
     let (stacks, _) = walked(&process, Some(store.path()), &settings);
     assert!(stacks.iter().flat_map(own).any(|it| function(it) == "deep_frame"));
 }
+
+#[test]
+fn inlined_functions_stand_in_the_report_and_names_can_be_spelled_in_three_ways() {
+    let Some((_, _, process)) = copied(0) else { return };
+    let image = process.images.iter().find(|it| it.name.raw().contains("leaker")).unwrap();
+    let pdb = image.pdb.as_ref().unwrap();
+    let store = tempfile::tempdir().unwrap();
+    let text = format!(
+        "MODULE windows x86 {} leaker32.pdb\nFILE 0 a.c\nFILE 1 b.h\nINLINE_ORIGIN 4 outer\n\
+         INLINE_ORIGIN 5 inner\nFUNC 1500 18 4 ?nap@Bed@@QAEXH@Z\nINLINE 0 70 0 4 1508 10\n\
+         INLINE 1 12 1 5 150c 8\n1500 8 70 0\n1508 10 34 1\n",
+        pdb.breakpad()
+    );
+    fs::write(store.path().join("leaker32.sym"), text).unwrap();
+    let (stacks, _) = walked(&process, Some(store.path()), &Settings::default());
+    let frames = stacks.iter().flat_map(|it| &it.frames);
+    let frame = frames.clone().find(|it| function(it) == "Bed::nap").unwrap();
+    let place = |it: &Option<(oomscope::table::DumpText, u32)>| {
+        it.as_ref().map(|(file, line)| (file.raw().to_owned(), *line))
+    };
+    assert_eq!(place(&frame.source), Some(("a.c".to_owned(), 70)));
+    let inlined: Vec<_> =
+        frame.inlined.iter().map(|it| (it.function.raw(), place(&it.source).unwrap())).collect();
+    assert_eq!(inlined, [("inner", ("b.h".to_owned(), 34)), ("outer", ("b.h".to_owned(), 12))]);
+    let dump = dumps::dump("wine/native-x86").unwrap();
+    for (style, name) in [
+        ("short", "leaker32!Bed::nap+"),
+        ("full", "leaker32!public: void __thiscall Bed::nap(int)+"),
+        ("decorated", "leaker32!?nap@Bed@@QAEXH@Z+"),
+    ] {
+        let mut command = assert_cmd::Command::cargo_bin("oomscope").unwrap();
+        command.env("OOMSCOPE_CACHE", store.path().join("cache")).env("COLUMNS", "200");
+        command.args(["threads", "--quiet", "--offline", "--names", style, "--symbols"]);
+        let output = command.arg(store.path()).arg(&dump).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(name), "{style}: {text}");
+        assert!(text.contains("leaker32!inner (inline) [b.h:34]"), "{text}");
+    }
+}

@@ -215,7 +215,7 @@ fn a_workstation_heap_is_found_by_the_content_of_its_table() {
     assert_eq!(heap.ranges[0].allocated_bytes, Some(0x2000 - 0x28));
     let (account, notes) = account(&process);
     assert!(account.claims.iter().all(|it| it.usage == Usage::ManagedHeap));
-    assert_eq!(notes.count(Note::ManagedHeapNotWalked), 1);
+    assert_eq!(notes.count(Note::ManagedHeapNotFound), 0);
 }
 
 #[test]

@@ -677,8 +677,8 @@ pub struct Frame {
     pub source: Option<SourceLine>,
     /// Functions that the compiler put into this one here, innermost first. They have no frame of
     /// their own; `source` is where this function calls the last of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inlined: Vec<InlinedFrame>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inlined: Option<Vec<InlinedFrame>>,
     /// `context`, `cfi`, `pdata`, `frame-pointer`, `scan`: how sure the frame is, best first.
     pub trust: String,
 }
@@ -1348,7 +1348,7 @@ impl Writer<'_> {
             function: it.function.as_ref().map(|it| it.raw().to_owned()),
             offset: it.offset,
             source: line(&it.source),
-            inlined: inlined.collect(),
+            inlined: (!it.inlined.is_empty()).then(|| inlined.collect()),
             trust: it.trust.id().to_owned(),
         }
     }

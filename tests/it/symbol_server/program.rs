@@ -151,7 +151,8 @@ fn folders_of_windows_in_a_symbol_path_are_not_made_elsewhere() {
         assert!(note(&ran.json(), "symbols-missing").is_none(), "{windows}");
         let made = files(folder.path());
         assert!(
-            made.iter().all(|it| it.starts_with('c') && it.contains("/downloads/")),
+            made.iter().all(|it| it.starts_with('c')
+                && (it.contains("/downloads/") || it.contains("/converted/"))),
             "{made:?}"
         );
     }
