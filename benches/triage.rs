@@ -43,11 +43,18 @@ fn main() {
     let many = write(&folder.join("many"), &smaller, count);
     let marks = [count / 10, count * 99 / 100];
     let (time, held) = triage(&many, &folder.join("results-many"), 2, &marks);
-    println!("{count} dumps of {:.2} MB, 2 jobs: {:.1} s", smaller.len() as f64 / 1e6, time.as_secs_f64());
+    println!(
+        "{count} dumps of {:.2} MB, 2 jobs: {:.1} s",
+        smaller.len() as f64 / 1e6,
+        time.as_secs_f64()
+    );
     for (mark, held) in marks.iter().zip(&held) {
         println!("  RssAnon of the triage at {mark:>5} dumps: {:.1} MB", *held as f64 / 1e6);
     }
-    println!("  most, with the page and the tables at the end: {:.1} MB", held[marks.len()] as f64 / 1e6);
+    println!(
+        "  most, with the page and the tables at the end: {:.1} MB",
+        held[marks.len()] as f64 / 1e6
+    );
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -32,8 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{:>14} bytes are {}", row.size_bytes, row.usage);
     }
     // And what could not be seen, which is not the same as what is not there.
-    for note in analysis.notes.iter() {
-        println!("not seen: {note:?}");
+    for (note, _) in analysis.notes.iter() {
+        println!("not seen: {}", note.text());
     }
     Ok(())
 }

@@ -140,6 +140,14 @@ struct At<'a> {
 /// A row, its report, and the report as a page.
 type Examination = (Row, Option<Value>, Option<Vec<u8>>);
 
+/// What came of a try.
+enum Attempt {
+    /// A result, and what is wrong with the dump when it has no report.
+    Result(Status, Option<String>),
+    /// Nothing; another try may.
+    Failed(String),
+}
+
 impl At<'_> {
     fn stopped(&self) -> bool {
         self.queue.stop.load(Ordering::Relaxed)
@@ -211,30 +219,15 @@ impl At<'_> {
             return self.bury(delivery, job, error, count, before.as_ref()).await;
         }
         (self.tell)(Event::Begun(job));
-        let error = match self.examine(job).await {
-            Ok(Some((row, report, page))) => {
-                let status = row.status;
-                let error = row.error.clone();
-                let failed = !matches!(status, Status::Done | Status::Refused);
-                if !failed || self.worker.tries <= tries {
-                    self.put(job, row, report, page).await?;
-                }
-                if !failed {
-                    let had_tries = 1 < delivery.delivered;
-                    self.broker.finish(job, false, before.as_ref(), had_tries).await?;
-                    self.broker.end(delivery).await?;
-                    self.ended(job, Ended::Examined(status), tries, error.as_deref());
-                    return Ok(());
-                }
-                format!("{}: {}", status.id(), error.unwrap_or_default())
+        let error = match self.attempt(job, self.worker.tries <= tries).await {
+            Ok(Some(Attempt::Result(status, error))) => {
+                let had_tries = 1 < delivery.delivered;
+                self.broker.finish(job, false, before.as_ref(), had_tries).await?;
+                self.broker.end(delivery).await?;
+                self.ended(job, Ended::Examined(status), tries, error.as_deref());
+                return Ok(());
             }
-            Err(Error::Dump(error)) => {
-                if self.worker.tries <= tries {
-                    let row = failed(job, Status::Refused, error.clone());
-                    self.put(job, row, None, None).await?;
-                }
-                error
-            }
+            Ok(Some(Attempt::Failed(error))) => error,
             // Told to stop, or this machine's fault: that is no try.
             not_here => {
                 past.handed_back = past.handed_back.saturating_add(1);
@@ -254,6 +247,32 @@ impl At<'_> {
         self.broker.hand_back(delivery, Some(pause(tries))).await?;
         self.ended(job, Ended::Failed, tries, Some(&error));
         Ok(())
+    }
+
+    /// Examines a dump and puts its result away. What failed has one only after the last try.
+    /// `None` after a stop; an error is none of the dump's.
+    async fn attempt(&self, job: &Job, last: bool) -> Result<Option<Attempt>, Error> {
+        let (row, report, page) = match self.examine(job).await {
+            Ok(Some(it)) => it,
+            Ok(None) => return Ok(None),
+            Err(Error::Dump(error)) => {
+                if last {
+                    self.put(job, failed(job, Status::Refused, error.clone()), None, None).await?;
+                }
+                return Ok(Some(Attempt::Failed(error)));
+            }
+            Err(error) => return Err(error),
+        };
+        let (status, error) = (row.status, row.error.clone());
+        let is_result = matches!(status, Status::Done | Status::Refused);
+        if is_result || last {
+            self.put(job, row, report, page).await?;
+        }
+        Ok(Some(if is_result {
+            Attempt::Result(status, error)
+        } else {
+            Attempt::Failed(format!("{}: {}", status.id(), error.unwrap_or_default()))
+        }))
     }
 
     fn ended(&self, job: &Job, how: Ended, tries: u64, error: Option<&str>) {
