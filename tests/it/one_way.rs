@@ -16,6 +16,7 @@ const STREET: &[&str] = &[
     "owners",
     "allocations",
     "contents",
+    "managed",
     "findings",
     "analysis",
     "compare",
