@@ -17,6 +17,8 @@ const ASSEMBLY: u64 = 0x0700_0000;
 const BOOKS: u64 = 0x0800_0000;
 const HANDLES: u64 = 0x0900_0000;
 const HEAP: u64 = 0x1000_0000;
+const COPY_HEADERS: u64 = 0x0f_0000_0000;
+const COPIES: u64 = 0x10_0000_0000;
 /// Reserved for one generation, or for one segment.
 const RESERVED: u64 = 0x0200_0000;
 const GENERATION: u64 = 0x100;
@@ -126,6 +128,8 @@ pub struct ManagedSpec {
     ready: Vec<u64>,
     /// GC handles: their kinds' numbers, how many, and their object.
     handles: Vec<(u8, u64, u64)>,
+    /// Further regions with the same bytes as generation 2.
+    copies: u64,
 }
 
 impl ManagedSpec {
@@ -139,6 +143,7 @@ impl ManagedSpec {
             counts: BTreeMap::new(),
             ready: Vec::new(),
             handles: Vec::new(),
+            copies: 0,
         };
         // Free, Object and String come first and keep these numbers.
         it.declare("Free", Shape::Free, 0, None);
@@ -311,6 +316,12 @@ impl ManagedSpec {
     /// Dead objects that wait for the finalizer.
     pub fn ready(&mut self, objects: &[u64]) {
         self.ready = objects.to_vec();
+    }
+
+    /// Puts what generation 2 holds into so many further regions, byte for byte. Only a 64-bit
+    /// process has room for them, and references lead to the first.
+    pub fn copies(&mut self, copies: u64) {
+        self.copies = copies;
     }
 
     /// So many GC handles to an object: 0 weak, 1 long weak, 2 strong, 3 pinned, 6 dependent.
