@@ -176,6 +176,14 @@ fn leak_unit(check: &GrowthCheck, it: &Comparison) -> Option<Finding> {
         let value = format!("{:.0} s, {:.1} an hour", cadence.seconds, cadence.per_hour);
         evidence.push(self::evidence("one every", value));
     }
+    if let Some((period, what)) = unit.timers.first() {
+        evidence.push(self::evidence("a timer that runs as often", format!("{period} ms: {what}")));
+    }
+    let types = unit.companions.iter().filter(|it| it.dimension == Dimension::Type);
+    let types = types.take(4).map(|it| it.name.clone()).collect::<Vec<_>>().join(", ");
+    if !types.is_empty() {
+        evidence.push(self::evidence("as many more objects of", types));
+    }
     let mut next_steps = vec![format!(
         "See what stands in them: `oomscope blocks DUMP --size {:#x}`",
         unit.parts.first().map_or(0, |it| it.0)

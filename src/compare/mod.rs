@@ -218,7 +218,8 @@ impl Comparison {
             .map(|it| Measure { count: 0, bytes: it.private_bytes })
             .collect::<Vec<_>>();
         let private = Growth::of(Key::new(Dimension::Total, "private bytes"), private, &hours);
-        let unit = unit::find(&all, &private, &elapsed_seconds);
+        let timers = snapshots.last().map(|it| it.timers.as_slice()).unwrap_or_default();
+        let unit = unit::find(&all, &private, &elapsed_seconds, timers);
         let growth = without_noise(all, &private);
         let cpu = cpu::between(&snapshots, relation);
         let forecasts = forecasts(&snapshots, &private, relation);

@@ -2,6 +2,7 @@
 
 use super::Measures;
 use crate::Analysis;
+use crate::managed::Kind;
 use crate::owners::{self, Usage};
 use crate::process::Process;
 use crate::stacks::Frame;
@@ -9,6 +10,8 @@ use crate::table::units;
 
 /// Allocation stacks that are kept, the most bytes first.
 const STACKS: usize = 4096;
+/// Managed types that are kept, the most bytes first.
+const TYPES: usize = 1 << 15;
 /// Frames of a stack's name.
 const FRAMES: usize = 6;
 
@@ -181,6 +184,8 @@ pub struct Snapshot {
     pub measures: Measures,
     /// Threads with their times.
     pub threads: Vec<ThreadTime>,
+    /// Timers that run again and again: milliseconds, and what runs.
+    pub timers: Vec<(u32, String)>,
 }
 
 impl Snapshot {
@@ -203,6 +208,7 @@ impl Snapshot {
                 .map(|it| it.commit_limit_bytes.saturating_sub(it.committed_bytes)),
             measures: measures(it),
             threads: threads(it),
+            timers: timers(it),
         }
     }
 }
@@ -249,6 +255,12 @@ fn measures(it: &Analysis) -> Measures {
         let name = place_independent(&it.process, &stack.frames);
         add(Key::new(Dimension::Stack, name), stack.count, stack.total_bytes);
     }
+    // By name: addresses of method tables differ from run to run.
+    for of in it.objects.iter().flat_map(|it| &it.types).take(TYPES) {
+        if let Some(name) = of.name.as_deref().filter(|_| of.shape.kind != Kind::Free) {
+            add(Key::new(Dimension::Type, name), of.count, of.total_bytes);
+        }
+    }
     if let Some(handles) = &it.process.handles {
         for (name, count) in handles.by_type() {
             add(Key::new(Dimension::Handle, name.for_terminal()), count, 0);
@@ -259,6 +271,15 @@ fn measures(it: &Analysis) -> Measures {
         add(Key::new(Dimension::Module, image.name.for_terminal().to_lowercase()), 1, 0);
     }
     all
+}
+
+fn timers(it: &Analysis) -> Vec<(u32, String)> {
+    let all = it.objects.iter().flat_map(|it| &it.timers);
+    let all = all.filter_map(|it| {
+        let callback = it.callback.as_ref().map(|it| it.for_terminal().into_owned());
+        Some((it.period_ms?, callback.unwrap_or_else(|| "unknown".to_owned())))
+    });
+    all.collect()
 }
 
 fn process_of(it: &Analysis) -> &Process {

@@ -8,6 +8,9 @@ use crate::allocations::{self, Member};
 
 /// What is said to have grown with a unit differs from it by this share at most.
 const COMPANION: f64 = 0.05;
+/// The period of a timer that adds units differs from theirs by this share at most: dumps are not
+/// written at the moment when it fires.
+const PERIOD: f64 = 0.10;
 /// Names beside a unit.
 const COMPANIONS: usize = 16;
 
@@ -43,10 +46,18 @@ pub struct GrowthUnit {
     pub cadence: Option<Cadence>,
     /// What else grew by the same number: types, handles, threads, contents, stacks.
     pub companions: Vec<Key>,
+    /// Timers of the managed side that run as often as units were added: milliseconds, and what
+    /// runs.
+    pub timers: Vec<(u32, String)>,
 }
 
 /// The unit that explains most growth.
-pub(super) fn find(all: &[Growth], private: &Growth, elapsed: &[u64]) -> Option<GrowthUnit> {
+pub(super) fn find(
+    all: &[Growth],
+    private: &Growth,
+    elapsed: &[u64],
+    timers: &[(u32, String)],
+) -> Option<GrowthUnit> {
     let mut heaps: BTreeMap<&String, Vec<&Growth>> = BTreeMap::new();
     for it in all {
         let grew = 0 < it.change_count && 0 < it.change_bytes;
@@ -84,7 +95,12 @@ pub(super) fn find(all: &[Growth], private: &Growth, elapsed: &[u64]) -> Option<
         if of <= 0 { 0.0 } else { total_bytes as f64 / of as f64 * 100.0 }
     };
     let seconds = elapsed.iter().copied().fold(0, u64::saturating_add) as f64;
+    let cadence = (0.0 < seconds && units != 0).then(|| Cadence {
+        seconds: seconds / units as f64,
+        per_hour: units as f64 / seconds * 3600.0,
+    });
     Some(GrowthUnit {
+        timers: cadence.map(|it| as_often(timers, it.seconds)).unwrap_or_default(),
         parts: found
             .members
             .iter()
@@ -99,13 +115,21 @@ pub(super) fn find(all: &[Growth], private: &Growth, elapsed: &[u64]) -> Option<
         heap_growth_bytes,
         explained_percent: share(heap_growth_bytes),
         explained_private_percent: share(private.change_bytes),
-        cadence: (0.0 < seconds && units != 0).then(|| Cadence {
-            seconds: seconds / units as f64,
-            per_hour: units as f64 / seconds * 3600.0,
-        }),
+        cadence,
         companions: companions(all, units),
         heap: heap.clone(),
     })
+}
+
+/// Timers whose period is near, the nearest first.
+fn as_often(timers: &[(u32, String)], seconds: f64) -> Vec<(u32, String)> {
+    let away = |period: u32| (f64::from(period) / 1000.0 - seconds).abs();
+    let near = |it: &&(u32, String)| away(it.0) <= seconds * PERIOD;
+    let mut near: Vec<(u32, String)> = timers.iter().filter(near).cloned().collect();
+    near.sort_by(|a, b| away(a.0).total_cmp(&away(b.0)).then_with(|| a.cmp(b)));
+    near.dedup();
+    near.truncate(COMPANIONS);
+    near
 }
 
 /// What else there is more of, by the same number.

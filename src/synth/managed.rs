@@ -622,10 +622,29 @@ impl ManagedSpec {
             ));
             let flags = [0, 0, 0, 8, 0x200][generation];
             let end = mem + bytes.len() as u64;
-            let fields = [end, base + committed, base + RESERVED, base + committed, mem, flags, 0];
+            let next = if generation == 2 && self.copies != 0 { COPY_HEADERS } else { 0 };
+            let fields =
+                [end, base + committed, base + RESERVED, base + committed, mem, flags, next];
             dump = dump
                 .write(self.header(generation, regions), &self.words(&fields))
                 .write(mem, bytes);
+        }
+        self.write_copies(dump)
+    }
+
+    fn write_copies(&self, mut dump: SynthDump) -> SynthDump {
+        let bytes = &self.bytes[2];
+        let committed = (0x28 + bytes.len() as u64).next_multiple_of(0x1000);
+        if self.copies != 0 {
+            dump = dump.commit(COPY_HEADERS, (0x80 * self.copies).next_multiple_of(0x1000));
+        }
+        for copy in 0..self.copies {
+            let (base, header) = (COPIES + copy * RESERVED, COPY_HEADERS + copy * 0x80);
+            let (mem, next) = (base + 0x28, if copy + 1 < self.copies { header + 0x80 } else { 0 });
+            let end = mem + bytes.len() as u64;
+            let fields = [end, base + committed, base + RESERVED, base + committed, mem, 0, next];
+            dump =
+                dump.commit(base, committed).write(header, &self.words(&fields)).write(mem, bytes);
         }
         dump
     }

@@ -9,7 +9,7 @@ use oomscope::compare::{
     self, Comparison, Dimension, Key, Measure, Relation, Snapshot, ThreadTime, Trend,
 };
 use oomscope::report::model::ComparisonModel;
-use oomscope::synth::{HeapSpec, SynthDump, ThreadSpec};
+use oomscope::synth::{Flavor, HeapSpec, ManagedSpec, SynthDump, ThreadSpec};
 use oomscope::{Analysis, Options, Quiet};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -101,6 +101,7 @@ fn made(minutes: u32, measures: &[(Dimension, &str, u64, u64)]) -> Snapshot {
         free_address_bytes: Some(1 << 30),
         commit_left_bytes: None,
         measures,
+        timers: Vec::new(),
         threads: Vec::new(),
     }
 }
@@ -360,4 +361,47 @@ fn the_command_prints_and_exits_as_it_says() {
     let (x, y) = (sample("ceiling-x86.dmp"), sample("healthy-x64.dmp"));
     let other = oomscope(&["compare", x.to_str().unwrap(), y.to_str().unwrap()]);
     assert!(text(&other).contains("different programs"), "{}", text(&other));
+}
+
+/// A program that adds two blocks and an object each minute, by a timer that runs as often.
+fn with_objects(minutes: u64, period: u32) -> Snapshot {
+    let mut spec = ManagedSpec::new(Flavor::Net6, false);
+    let leaf = spec.class("Lab.Connection", 2, ManagedSpec::OBJECT);
+    let timer = spec.class("System.Threading.TimerQueueTimer", 4, ManagedSpec::OBJECT);
+    spec.reference(timer, "_state", 0);
+    spec.number(timer, "_dueTime", 1);
+    spec.number(timer, "_period", 2);
+    (0..40 + minutes).for_each(|_| _ = spec.add(2, leaf, 0));
+    let state = spec.add(2, leaf, 0);
+    let it = spec.add(2, timer, 0);
+    spec.set(it, 0, state);
+    spec.set(it, 1, period.into());
+    spec.set(it, 2, period.into());
+    let heap = HeapSpec::new(0x2000_0000)
+        .segment(0x2000_0000, 0x0400_0000, 0x0080_0000 + minutes * 0x4_4000)
+        .busy(0x1_7994, 20 + minutes as usize)
+        .busy(0x2_69f8, 20 + minutes as usize);
+    let dump = spec.process().heap(heap).times(1_000_000, 1_000_000 + minutes as u32 * 60);
+    Snapshot::of(&crate::samples::analyze(dump.build()))
+}
+
+#[test]
+fn types_and_timers_that_go_with_the_unit_are_named_beside_it() {
+    let compare =
+        |period: u32| Comparison::of(vec![with_objects(0, 60_000), with_objects(64, period)]);
+    let it = compare(60_000);
+    let unit = it.unit.as_ref().unwrap();
+    assert_eq!(unit.units, 64);
+    let types: Vec<&str> = unit
+        .companions
+        .iter()
+        .filter(|it| it.dimension == Dimension::Type)
+        .map(|it| it.name.as_str())
+        .collect();
+    assert_eq!(types, ["Lab.Connection"]);
+    assert_eq!(unit.timers, [(60_000, "Lab.Connection".to_owned())]);
+    let text = format!("{:?}", it.findings);
+    assert!(text.contains("60000 ms: Lab.Connection"), "{text}");
+    // A timer that runs every two minutes is not the one.
+    assert_eq!(compare(120_000).unit.unwrap().timers, []);
 }

@@ -10,6 +10,7 @@
 mod contract;
 mod globals;
 mod handles;
+mod loader;
 mod oom;
 mod segments;
 #[cfg(test)]
@@ -135,6 +136,10 @@ fn report(
     for &va in &handle_segments {
         let evidence = "handle_table_map, HandleTable, its segment";
         claims.reservation(va, "GC handle table", Strength::Pointer, evidence);
+    }
+    for va in loader::heaps(process, &ranges) {
+        let evidence = "method tables of objects";
+        claims.reservation(va, "CLR loader heap", Strength::Pointer, evidence);
     }
     for range in &ranges {
         rows.push(vec![

@@ -120,6 +120,17 @@ pub struct GrowthUnit {
     pub seconds_per_unit: Option<f64>,
     /// What else there is more of by the same number.
     pub companions: Vec<Companion>,
+    /// Timers of the managed side that run as often as units were added.
+    pub timers: Vec<UnitTimer>,
+}
+
+/// A timer that runs as often as units were added.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct UnitTimer {
+    /// Milliseconds from run to run.
+    pub period_ms: u32,
+    /// The method that runs, or the type that it is of.
+    pub callback: String,
 }
 
 /// One size of a unit.
@@ -248,6 +259,11 @@ fn unit(it: &compare::GrowthUnit) -> GrowthUnit {
         explained_percent: rounded(it.explained_percent),
         explained_private_percent: rounded(it.explained_private_percent),
         seconds_per_unit: it.cadence.map(|it| rounded(it.seconds)),
+        timers: it
+            .timers
+            .iter()
+            .map(|(period_ms, what)| UnitTimer { period_ms: *period_ms, callback: what.clone() })
+            .collect(),
         companions: it
             .companions
             .iter()

@@ -29,7 +29,7 @@ pub use allocs::{AllocFilter, AllocationSummary, AllocsBy, LeakUnit, StackDataba
 pub(super) use comparison::hours as hours_in_words;
 pub use comparison::{
     Companion, ComparedDump, Comparison, ComparisonModel, Forecast, GrowthPart, GrowthRow,
-    GrowthUnit, MeasureRow, ThreadCpu,
+    GrowthUnit, MeasureRow, ThreadCpu, UnitTimer,
 };
 pub use managed::{
     DuplicateString, Finalization, GcHandles, GcOom, Generation, Instance, Managed,

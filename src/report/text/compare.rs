@@ -90,6 +90,11 @@ fn verdict(page: &mut Page<'_>, it: &Comparison) -> io::Result<()> {
         if !companions.is_empty() {
             page.labelled("As many", &companions.join(", "))?;
         }
+        let timers: Vec<String> =
+            unit.timers.iter().map(|(period, what)| format!("{what} every {period} ms")).collect();
+        if !timers.is_empty() {
+            page.labelled("Timers", &timers.join(", "))?;
+        }
     }
     for (idx, forecast) in it.forecasts.iter().enumerate() {
         let limit = match forecast.limit {
