@@ -267,6 +267,15 @@ Examples:
   oomscope explain
   oomscope explain address-space-exhausted")]
     Explain(ExplainArgs),
+    /// A script that completes commands and options in a shell
+    #[command(after_help = "\
+Examples:
+  oomscope completions bash > /etc/bash_completion.d/oomscope
+  oomscope completions powershell >> $PROFILE")]
+    Completions(CompletionArgs),
+    /// Manual pages, one for each command
+    #[command(after_help = "Example:\n  oomscope man /usr/local/share/man/man1")]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -596,6 +605,20 @@ pub(super) struct ExplainArgs {
     pub(super) id: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// The folder to write them to
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: PathBuf,
+}
+
 impl Cli {
     /// The command that is meant: without one, dumps are to be reported on.
     pub(super) fn resolve(self) -> Result<(Global, Command), clap::Error> {
@@ -655,7 +678,11 @@ impl Command {
             Command::Threads(it) => std::slice::from_ref(&it.dump.dump),
             Command::Address(it) => std::slice::from_ref(&it.dump.dump),
             Command::Compare(it) => &it.dumps,
-            Command::Explain(_) | Command::Triage(_) | Command::Examine(_) => &[],
+            Command::Explain(_)
+            | Command::Triage(_)
+            | Command::Examine(_)
+            | Command::Completions(_)
+            | Command::Man(_) => &[],
             Command::Symbols(it) => it.dump.as_slice(),
         }
     }

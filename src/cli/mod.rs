@@ -9,6 +9,7 @@ mod output;
 mod panics;
 mod progress;
 mod queue;
+mod shell;
 mod symbols;
 mod triage;
 mod values;
@@ -111,7 +112,11 @@ impl Render for Command {
             Command::Symbols(args) => text::symbols(out, it, &args.filter(), layout),
             Command::Explain(args) => text::explain(out, args.id.as_deref(), layout),
             // They have writers of their own.
-            Command::Compare(_) | Command::Triage(_) | Command::Examine(_) => Ok(()),
+            Command::Compare(_)
+            | Command::Triage(_)
+            | Command::Examine(_)
+            | Command::Completions(_)
+            | Command::Man(_) => Ok(()),
         }
     }
 
@@ -126,9 +131,12 @@ impl Render for Command {
             Command::Address(args) => Model::addresses(it, &args.addresses),
             Command::Symbols(args) => Model::symbols(it, &args.filter()),
             Command::Explain(args) => Model::explanations(args.id.as_deref()),
-            Command::Blocks(_) | Command::Compare(_) | Command::Triage(_) | Command::Examine(_) => {
-                Model::default()
-            }
+            Command::Blocks(_)
+            | Command::Compare(_)
+            | Command::Triage(_)
+            | Command::Examine(_)
+            | Command::Completions(_)
+            | Command::Man(_) => Model::default(),
         }
     }
 }
@@ -188,6 +196,11 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
     let mut output = Output::new(global);
     let code = match command {
         Command::Explain(_) => explain(global, command, &mut output),
+        Command::Completions(args) => output
+            .writer()
+            .and_then(|out| shell::completions(args.shell, out))
+            .map(|()| (WRITTEN, 1)),
+        Command::Man(args) => return manual(args, stderr),
         Command::Symbols(args) if args.dump.is_none() => {
             symbols::without_dump(global, args, &mut output, stderr)
         }
@@ -206,6 +219,18 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         Err(error) => {
             let target = output.name();
             stderr.write(&format!("error: cannot write {target}\n  {error}\n"));
+            FAILED
+        }
+    }
+}
+
+/// Writes the manual pages. They are files, so there is no output.
+fn manual(args: &args::ManArgs, stderr: &Stderr) -> u8 {
+    match shell::man(&args.folder) {
+        Ok(()) => WRITTEN,
+        Err(error) => {
+            let folder = shown(&args.folder);
+            stderr.write(&format!("error: cannot write manual pages to `{folder}`\n  {error}\n"));
             FAILED
         }
     }

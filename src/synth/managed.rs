@@ -130,6 +130,8 @@ pub struct ManagedSpec {
     handles: Vec<(u8, u64, u64)>,
     /// Further regions with the same bytes as generation 2.
     copies: u64,
+    /// Whether the collector's variables are left out.
+    no_variables: bool,
 }
 
 impl ManagedSpec {
@@ -144,6 +146,7 @@ impl ManagedSpec {
             ready: Vec::new(),
             handles: Vec::new(),
             copies: 0,
+            no_variables: false,
         };
         // Free, Object and String come first and keep these numbers.
         it.declare("Free", Shape::Free, 0, None);
@@ -318,6 +321,11 @@ impl ManagedSpec {
         self.ready = objects.to_vec();
     }
 
+    /// Leaves the collector's variables out, as in a dump without the pages of its image.
+    pub fn without_variables(&mut self) {
+        self.no_variables = true;
+    }
+
     /// Puts what generation 2 holds into so many further regions, byte for byte. Only a 64-bit
     /// process has room for them, and references lead to the first.
     pub fn copies(&mut self, copies: u64) {
@@ -360,7 +368,7 @@ impl ManagedSpec {
         dump = self.write_queue(dump);
         dump = self.write_handles(dump);
         let mut data = vec![0_u8; 0x4000];
-        if self.flavor != Flavor::Framework {
+        if self.flavor != Flavor::Framework && !self.no_variables {
             self.write_variables(&mut data, regions);
         }
         let (a, b, c, d) = self.flavor.file_version();

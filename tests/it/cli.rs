@@ -138,11 +138,51 @@ fn help_is_code_0_and_shows_an_example_of_every_command() {
     let ran = run(&["--help"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     assert!(ran.out.contains("oomscope crash.dmp"), "{}", ran.out);
-    for command in ["report", "map", "heaps", "threads", "address", "symbols", "explain"] {
+    for command in [
+        "report",
+        "map",
+        "heaps",
+        "blocks",
+        "allocs",
+        "managed",
+        "threads",
+        "address",
+        "compare",
+        "triage",
+        "symbols",
+        "explain",
+        "completions",
+        "man",
+    ] {
         let ran = run(&[command, "--help"]);
         assert_eq!(ran.code, 0);
         assert!(ran.out.contains(&format!("  oomscope {command}")), "{}", ran.out);
     }
+}
+
+#[test]
+fn shells_and_man_get_what_the_command_line_is() {
+    for (shell, sign) in [
+        ("bash", "complete -F _oomscope"),
+        ("zsh", "#compdef oomscope"),
+        ("fish", "complete -c oomscope"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let ran = run(&["completions", shell]);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{shell}");
+        assert!(ran.out.contains(sign) && ran.out.contains("--microsoft-symbols"), "{shell}");
+    }
+    assert_eq!(run(&["completions", "cmd"]).code, 2);
+    let folder = folder();
+    let pages = folder.path().join("man");
+    assert_eq!(run(&["man", pages.to_str().unwrap()]).code, 0);
+    let page = std::fs::read_to_string(pages.join("oomscope-managed.1")).unwrap();
+    assert!(page.contains(".TH") && page.contains("retained"), "{page}");
+    assert!(pages.join("oomscope.1").is_file());
+    // A folder that cannot be made is said, and not passed over.
+    let ran = run(&["man", &write(folder.path(), "a.dmp", good())]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.starts_with("error: cannot write manual pages"), "{}", ran.err);
 }
 
 #[test]

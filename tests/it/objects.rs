@@ -335,3 +335,49 @@ fn a_process_that_is_cut_off_shows_what_is_left() {
         }
     }
 }
+
+#[test]
+fn without_the_collectors_variables_segments_are_found_and_regions_are_missed_aloud() {
+    for (flavor, wide) in flavors() {
+        let mut spec = ManagedSpec::new(flavor, wide);
+        let leaf = spec.class("Lab.Leaf", 2, ManagedSpec::OBJECT);
+        for generation in 0..4 {
+            (0..80).for_each(|_| _ = spec.add(generation, leaf, 0));
+        }
+        spec.without_variables();
+        let analysis = analyze(spec.process().build());
+        let what = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
+        let missed = analysis.notes.count(Note::ManagedHeapNotFound);
+        match analysis.objects.as_slice() {
+            [objects] => {
+                assert_eq!((count(objects, "Lab.Leaf"), missed), (320, 0), "{what}");
+                assert_eq!(objects.coverage_percent(), 100.0, "{what}");
+            }
+            none => assert_eq!((none.len(), missed), (0, 1), "{what}"),
+        }
+    }
+}
+
+#[test]
+fn a_runtime_whose_image_is_gone_still_has_its_objects() {
+    let Some(path) = dumps::dump("wine/net31-x86") else { return };
+    let mut bytes = std::fs::read(path).unwrap();
+    let whole = analyze(bytes.clone());
+    let runtime = &whole.process.runtimes[0];
+    let image = whole.process.images.at(runtime.image_base).unwrap().range;
+    for it in whole.process.memory.ranges() {
+        let Some(part) = it.range.intersection(image) else { continue };
+        let at = (it.offset + (part.start() - it.range.start())) as usize;
+        bytes[at..at + part.size() as usize].fill(0);
+    }
+    let analysis = analyze(bytes);
+    let (all, objects) = (&whole.objects[0], &analysis.objects[0]);
+    assert_eq!(analysis.managed[0].evidence, "segment headers, objects behind them");
+    // Nobody says any more where the youngest objects end.
+    let young: u64 =
+        all.generations.iter().filter(|it| it.name == "Gen 0").map(|it| it.count).sum();
+    assert!(objects.count <= all.count && all.count - young <= objects.count);
+    assert_eq!(count(objects, "LeakLab.Node"), count(all, "LeakLab.Node"));
+    // The heap says that it was found by its headers, and the finalizer's queue is not seen.
+    assert_eq!(objects.finalization, None);
+}
