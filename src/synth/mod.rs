@@ -282,10 +282,13 @@ impl SynthDump {
     }
 
     pub(crate) fn put(&mut self, va: u64, bytes: &[u8]) {
-        for (at, byte) in bytes.iter().enumerate() {
-            let va = va + at as u64;
+        let (mut va, mut left) = (va, bytes);
+        while !left.is_empty() {
             let page = self.pages.entry(va / PAGE * PAGE).or_insert_with(|| vec![0; PAGE as usize]);
-            page[(va % PAGE) as usize] = *byte;
+            let from = (va % PAGE) as usize;
+            let size = left.len().min(PAGE as usize - from);
+            page[from..from + size].copy_from_slice(&left[..size]);
+            (va, left) = (va + size as u64, &left[size..]);
         }
     }
 

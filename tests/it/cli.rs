@@ -170,7 +170,7 @@ fn shells_and_man_get_what_the_command_line_is() {
     ] {
         let ran = run(&["completions", shell]);
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{shell}");
-        assert!(ran.out.contains(sign) && ran.out.contains("--microsoft-symbols"), "{shell}");
+        assert!(ran.out.contains(sign) && ran.out.contains("microsoft-symbols"), "{shell}");
     }
     assert_eq!(run(&["completions", "cmd"]).code, 2);
     let folder = folder();
