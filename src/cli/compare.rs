@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::{Format, Global};
 use super::output::{Output, Stderr};
-use super::{FAILED, MATCHED, USAGE, WRITTEN, analyze, options, values};
+use super::{FAILED, MATCHED, WRITTEN, analyze, options, values};
 use crate::compare::{Comparison, Relation, Snapshot};
 use crate::report::model::ComparisonModel;
 use crate::report::{self, text};
@@ -37,10 +37,6 @@ pub(super) fn run(global: &Global, args: &CompareArgs, stderr: &Stderr) -> u8 {
 }
 
 fn compare(global: &Global, args: &CompareArgs, stderr: &Stderr) -> io::Result<u8> {
-    if global.format == Format::Html {
-        stderr.write("error: a comparison is written as text or JSON\n");
-        return Ok(USAGE);
-    }
     let options = options(global, None);
     let mut snapshots = Vec::new();
     for path in &args.dumps {
@@ -59,7 +55,8 @@ fn compare(global: &Global, args: &CompareArgs, stderr: &Stderr) -> io::Result<u
             report::write_json_of(out, &ComparisonModel::of(&comparison))?;
             writeln!(out)?;
         }
-        Format::Text | Format::Html => text::comparison(out, &comparison, layout)?,
+        Format::Html => report::html_comparison(out, &ComparisonModel::of(&comparison))?,
+        Format::Text => text::comparison(out, &comparison, layout)?,
     }
     output.finish()?;
     let named = comparison.findings.iter().any(|it| global.fail_on.iter().any(|id| id == it.id));

@@ -209,7 +209,7 @@ fn available_memory() -> Option<u64> {
 #[cfg(not(target_os = "linux"))]
 fn available_memory() -> Option<u64> {
     let memory = sysinfo::MemoryRefreshKind::nothing().with_ram();
-    let mut system = sysinfo::System::new();
+    let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory_specifics(memory);
     Some(system.available_memory()).filter(|it| *it != 0)
 }

@@ -9,7 +9,7 @@ pub(crate) mod page;
 pub mod text;
 pub mod units;
 
-pub use html::Html;
+pub use html::{Html, comparison as html_comparison};
 pub use json::{write_json, write_json_of};
 pub use model::Model;
 

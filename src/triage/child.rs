@@ -144,7 +144,7 @@ impl Child {
 /// Looks at a process's memory, on systems where the process cannot limit itself.
 struct Watch {
     #[cfg(not(target_os = "linux"))]
-    inner: std::cell::RefCell<sysinfo::System>,
+    inner: Option<std::cell::RefCell<sysinfo::System>>,
     #[cfg(not(target_os = "linux"))]
     process: sysinfo::Pid,
     #[cfg(not(target_os = "linux"))]
@@ -155,11 +155,15 @@ struct Watch {
 impl Watch {
     fn new(process: u32, most: u64) -> Self {
         let process = sysinfo::Pid::from_u32(process);
-        Self { inner: std::cell::RefCell::new(sysinfo::System::new()), process, most }
+        // A system that cannot be asked has no limit for its processes.
+        let inner = sysinfo::System::new().ok().map(std::cell::RefCell::new);
+        Self { inner, process, most }
     }
 
     fn is_over(&self) -> bool {
-        let mut system = self.inner.borrow_mut();
+        let Some(mut system) = self.inner.as_ref().map(std::cell::RefCell::borrow_mut) else {
+            return false;
+        };
         let only = sysinfo::ProcessesToUpdate::Some(std::slice::from_ref(&self.process));
         let what = sysinfo::ProcessRefreshKind::nothing().with_memory();
         system.refresh_processes_specifics(only, true, what);

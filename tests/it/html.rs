@@ -232,6 +232,41 @@ fn a_browser_shows_it_without_complaint_and_everything_on_it_works() {
     assert!(2 * pages.len() as u64 <= wide, "few searches and pictures: {wide}");
 }
 
+#[test]
+fn a_comparison_has_a_page_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let hostile_dump = folder.path().join("hostile.dmp");
+    std::fs::write(&hostile_dump, hostile().build()).unwrap();
+    let mut pairs = vec![
+        (sample("healthy-x64.dmp"), sample("ceiling-x86.dmp"), "Private bytes"),
+        (hostile_dump.clone(), sample("ceiling-x86.dmp"), "different programs"),
+    ];
+    if let (Some(a), Some(b)) = (dumps::dump("seed/seed-before"), dumps::dump("seed/seed-after")) {
+        pairs.push((a, b, "64 units of"));
+    }
+    for (idx, (before, after, sign)) in pairs.iter().enumerate() {
+        let page = folder.path().join(format!("{idx}.html"));
+        let program = env!("CARGO_BIN_EXE_oomscope");
+        let ran = Command::new(program)
+            .args(["compare", "--quiet", "--format", "html", "--output"])
+            .args([&page, before, after])
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(text.contains(sign), "{before:?}: {sign}");
+        assert!(text.ends_with("</html>\n") || text.ends_with("</html>"), "{before:?}");
+        // Names in a dump are text and nothing else, and there is one script, the page's own.
+        assert!(!text.contains("<img") && text.matches("<script").count() == 1, "{before:?}");
+        assert!(!text.contains("http://") && !text.contains("https://"), "{before:?}");
+        if let Some(browser) = chromium() {
+            let (document, console) = visit(browser, &page, &folder.path().join("profile"), 1280);
+            assert_eq!(console, "", "{before:?}");
+            assert!(document.contains("<button"), "{before:?}: the page's own script did not run");
+        }
+    }
+}
+
 /// A dump that is dropped on the program, with somebody to open the page.
 #[cfg(target_os = "linux")]
 mod dropped {

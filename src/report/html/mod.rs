@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use self::picture::Picture;
 use self::treemap::Treemap;
-use super::model::Model;
+use super::model::{ComparisonModel, Model};
 use super::{ReportOptions, units};
 use crate::Analysis;
 use crate::table;
@@ -110,6 +110,21 @@ impl Html {
     }
 }
 
+/// Writes what grew between dumps as a page of its own.
+///
+/// # Errors
+///
+/// When `out` takes no more.
+pub fn comparison(out: &mut dyn Write, model: &ComparisonModel) -> io::Result<()> {
+    let environment = environment()?;
+    let template = environment.get_template("compare.html").map_err(io::Error::other)?;
+    let version = env!("CARGO_PKG_VERSION");
+    let script_hash = script_hash(&environment)?;
+    let c = Value::from(Serde(&model.comparison));
+    let context = minijinja::context! { c, version, script_hash };
+    template.render_captured_to(context, out).map(|_| ()).map_err(io::Error::other)
+}
+
 /// The engine with the templates of a report, its style and its script.
 pub(crate) fn environment() -> io::Result<Environment<'static>> {
     let mut environment = Environment::new();
@@ -128,6 +143,7 @@ pub(crate) fn environment() -> io::Result<Environment<'static>> {
     environment.add_filter("hex", |it: u64| format!("{it:#x}"));
     for (name, text) in [
         ("report.html", include_str!("report.html")),
+        ("compare.html", include_str!("compare.html")),
         ("style.css", include_str!("style.css")),
         ("script.js", include_str!("script.js")),
     ] {
