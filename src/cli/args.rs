@@ -54,7 +54,7 @@ Exit codes: 0 report written, 1 a dump could not be analyzed, 2 command line, 3 
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Text for people, JSON for programs, HTML (of `report`) to look at and to pass on
+    /// Text for people, JSON for programs, HTML (of `report` and `compare`) to look at and to pass on
     #[arg(long, value_enum, default_value = "text", global = true, value_name = "FORMAT")]
     pub(super) format: Format,
     /// Write to this file instead of stdout; an existing one is replaced when the report is whole
