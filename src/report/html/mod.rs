@@ -144,6 +144,8 @@ pub(crate) fn environment() -> io::Result<Environment<'static>> {
     for (name, text) in [
         ("report.html", include_str!("report.html")),
         ("compare.html", include_str!("compare.html")),
+        ("head.html", include_str!("head.html")),
+        ("foot.html", include_str!("foot.html")),
         ("style.css", include_str!("style.css")),
         ("script.js", include_str!("script.js")),
     ] {
