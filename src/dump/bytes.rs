@@ -116,6 +116,11 @@ pub fn utf16(bytes: &[u8]) -> String {
     char::decode_utf16(units).map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
+/// The number that at most eight bytes are, the lowest first.
+pub(crate) fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |all, &it| all << 8 | u64::from(it))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,7 @@ use thiserror::Error;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+pub(crate) use bytes::little_endian;
 pub use bytes::{Bytes, minidump_string, utf16};
 pub use source::Source;
 use streams::{MEMORY64_LIST, Stream};

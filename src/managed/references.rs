@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 
 use super::tables::Shape;
+use crate::dump::little_endian;
 use crate::space::{Memory, Va};
 
 /// Series of one type; more than any has.
@@ -55,7 +56,7 @@ impl<'a> References<'a> {
             let Some((from, bytes)) = range else { return };
             let end = from.saturating_add(bytes).min(body.len());
             for word in body.get(from..end).unwrap_or_default().chunks_exact(step) {
-                let va = word.iter().rev().fold(0_u64, |all, &it| all << 8 | u64::from(it));
+                let va = little_endian(word);
                 if va != 0 {
                     visit(va);
                 }

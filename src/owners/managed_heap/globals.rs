@@ -22,6 +22,7 @@
 //! with the server GC, and the other way round. Layout: dotnet/coreclr v3.1.9 and dotnet/runtime
 //! `src/coreclr/gc/gcinterface.dacvars.def`, `gcinterface.dac.h`, `dac_gcheap_fields.h`.
 
+use crate::dump::little_endian;
 use crate::process::{PeHeader, Process, Runtime};
 use crate::space::{Memory, Va, VaRange};
 
@@ -179,10 +180,7 @@ impl Vars {
     /// pointers that are set.
     fn read(memory: &Memory, bytes: &[u8], images: &[VaRange]) -> Option<(usize, Self)> {
         let size = memory.pointer_size() as usize;
-        let word = |idx: usize| {
-            let bytes = bytes.get(idx * size..idx * size + size)?;
-            Some(bytes.iter().rev().fold(0_u64, |all, &it| all << 8 | u64::from(it)))
-        };
+        let word = |idx: usize| Some(little_endian(bytes.get(idx * size..idx * size + size)?));
         let version = word(0)?;
         let generation_size = word(1)?;
         let plausible = version <= 0xffff
