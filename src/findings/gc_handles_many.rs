@@ -1,6 +1,7 @@
 //! Very many GC handles of one kind.
 
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::managed::type_label;
 
 /// Pinned objects hinder the collector long before they are many in bytes.
 const PINNED: u64 = 10_000;
@@ -40,7 +41,7 @@ impl Check for GcHandlesMany {
             .types
             .iter()
             .take(3)
-            .map(|(name, count)| format!("{count} {}", name.as_deref().unwrap_or("<unknown>")));
+            .map(|(name, count)| format!("{count} {}", type_label(name.as_deref())));
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Likely,

@@ -2,7 +2,7 @@
 
 use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
-use crate::managed::Kind;
+use crate::managed::{Kind, type_label};
 use crate::owners::Usage;
 use crate::table::units;
 
@@ -39,7 +39,7 @@ impl Check for ManagedHeapDominates {
         }
         let types = case.objects.iter().flat_map(|it| &it.types);
         let types = types.filter(|it| it.shape.kind != Kind::Free).take(TYPES).map(|it| {
-            let name = it.name.as_deref().unwrap_or("<unknown>");
+            let name = type_label(it.name.as_deref());
             format!("{} in {} {name}", units(it.total_bytes), it.count)
         });
         let types = types.collect::<Vec<_>>().join(", ");

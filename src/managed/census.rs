@@ -73,15 +73,22 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// The share of what is allocated that was told, in percent.
-    pub fn coverage_percent(&self) -> f64 {
-        if self.allocated_bytes == 0 {
-            return 0.0;
-        }
-        let unseen = self.damaged_bytes.saturating_add(self.missing_bytes);
-        let seen = self.allocated_bytes.saturating_sub(unseen);
-        100.0 * seen as f64 / self.allocated_bytes as f64
+    /// Bytes that are allocated and were not told: damaged, or not in the dump.
+    pub fn unseen_bytes(&self) -> u64 {
+        self.damaged_bytes.saturating_add(self.missing_bytes)
     }
+
+    /// The share of what is allocated that was told, in percent, as [`coverage_percent`] says it.
+    pub fn coverage_percent(&self) -> f64 {
+        coverage_percent(self.allocated_bytes, self.unseen_bytes())
+    }
+}
+
+/// The share of `allocated` bytes that is not `unseen`, in percent with two digits. Rounded down:
+/// what is not complete does not say 100.
+pub fn coverage_percent(allocated: u64, unseen: u64) -> f64 {
+    let covered = 100.0 * allocated.saturating_sub(unseen) as f64 / allocated.max(1) as f64;
+    (covered * 100.0).floor() / 100.0
 }
 
 /// Arrays of one type of which nine tenths are zero, judged by a sample of each.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::census::{Finalization, HandleRow, Objects};
 use super::names::{Names, Role};
-use super::tables::{Kind, Shape};
+use super::tables::{self, Kind, Shape};
 use super::{exceptions, finalizer, handles, threads, timers};
+use crate::dump::little_endian;
 use crate::owners::ManagedHeap;
 use crate::process::{Process, Thread};
 use crate::space::Va;
@@ -43,24 +44,21 @@ impl Details<'_> {
 
     /// The shape of the object at an address, when it looks like one.
     fn shape_at(&self, object: Va) -> Option<Shape> {
-        let memory = &self.process.memory;
-        let mask = memory.pointer_size() - 1;
         // What is not in the heap is no object.
         let mut ranges = self.heap.ranges.iter().filter_map(|it| it.objects);
         ranges.find(|it| it.contains(object))?;
-        Shape::read(memory, memory.pointer(object)? & !mask)
+        Shape::of(&self.process.memory, object)
     }
 
     /// Names and counts of the types of some objects, the most frequent first.
     fn types(&self, objects: impl Iterator<Item = Va>) -> Vec<(Option<Arc<str>>, u64)> {
         let memory = &self.process.memory;
-        let mask = memory.pointer_size() - 1;
-        let mut tables: HashMap<Va, u64> = HashMap::new();
+        let mut counts: HashMap<Va, u64> = HashMap::new();
         for object in objects {
-            *tables.entry(memory.pointer(object).unwrap_or(0) & !mask).or_default() += 1;
+            *counts.entry(tables::table_of(memory, object).unwrap_or(0)).or_default() += 1;
         }
         let mut types: HashMap<Option<Arc<str>>, u64> = HashMap::new();
-        for (table, count) in tables {
+        for (table, count) in counts {
             let shape = Shape::read(memory, table);
             let name = shape.and_then(|it| self.names.of(&it)).map(|it| it.name);
             *types.entry(name).or_default() += count;
@@ -151,7 +149,6 @@ pub(super) fn stack_words<'a>(
     let used = used.min(process.limits.stack_bytes);
     let start = base.saturating_sub(used) & !(size - 1);
     let bytes = process.memory.slice_up_to(start, used);
-    let word = |it: &[u8]| it.iter().rev().fold(0_u64, |all, &it| all << 8 | u64::from(it));
     let places = (0..).map(move |idx: u64| start.saturating_add(idx.saturating_mul(size)));
-    places.zip(bytes.chunks_exact(size as usize).map(word))
+    places.zip(bytes.chunks_exact(size as usize).map(little_endian))
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::fields;
 use super::names::Names;
+use super::tables::Shape;
 use crate::space::Va;
 use crate::table::DumpText;
 
@@ -88,7 +89,7 @@ pub(super) fn exceptions(
 
 fn read(names: &Names<'_>, va: Va, table: Va) -> Option<Exception> {
     let memory = names.memory();
-    let shape = super::tables::Shape::read(memory, table)?;
+    let shape = Shape::read(memory, table)?;
     let at = |name: &str| va.checked_add(names.field(table, EXCEPTION, name)?);
     let reference = |name: &str| at(name).and_then(|it| memory.pointer(it)).filter(|&it| it != 0);
     let message = |va: Va| {
@@ -97,9 +98,7 @@ fn read(names: &Names<'_>, va: Va, table: Va) -> Option<Exception> {
         fields::text(memory, message, MESSAGE).filter(|_| message != 0)
     };
     let inner = reference("_innerException").and_then(|inner| {
-        let mask = memory.pointer_size() - 1;
-        let kind = super::tables::Shape::read(memory, memory.pointer(inner)? & !mask)?;
-        let kind = names.of(&kind)?.name;
+        let kind = names.of(&Shape::of(memory, inner)?)?.name;
         Some((inner, DumpText::from(kind.as_ref()), message(inner)))
     });
     let told = reference("_stackTraceString").and_then(|it| fields::text(memory, it, TRACE));
@@ -132,8 +131,7 @@ fn read(names: &Names<'_>, va: Va, table: Va) -> Option<Exception> {
 fn frames(names: &Names<'_>, array: Va) -> Option<Vec<DumpText>> {
     let memory = names.memory();
     let size = memory.pointer_size();
-    let mask = size - 1;
-    let shape = super::tables::Shape::read(memory, memory.pointer(array)? & !mask)?;
+    let shape = Shape::of(memory, array)?;
     let elements = array.checked_add(2 * size)?;
     let array = match shape.has_pointers {
         true => memory.pointer(elements).filter(|&it| it != 0)?,

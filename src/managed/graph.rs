@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::handles;
 use super::names::Names;
 use super::references::References;
-use super::tables::{Kind, Shape, Tables};
+use super::tables::{self, Kind, Shape, Tables};
 use super::walk::{self, Stretch};
 use crate::owners::ManagedHeap;
 use crate::process::Process;
@@ -252,9 +252,8 @@ impl<'a> Graph<'a> {
         mut visit: impl FnMut(u32),
     ) {
         let memory = &self.process.memory;
-        let mask = memory.pointer_size() - 1;
         let Some(va) = self.place(number) else { return };
-        let Some(table) = memory.pointer(va).map(|it| it & !mask) else { return };
+        let Some(table) = tables::table_of(memory, va) else { return };
         let Some(shape) = tables.at(table).and_then(|it| tables.shape(it)) else { return };
         let size = exact_size(memory, shape, va);
         references.of(shape, size, memory.slice_up_to(va, size), |to| {

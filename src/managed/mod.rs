@@ -26,7 +26,7 @@ mod walk;
 
 use std::sync::Arc;
 
-pub use census::{Finalization, Generation, HandleRow, Objects, Sparse, TypeRow};
+pub use census::{Finalization, Generation, HandleRow, Objects, Sparse, TypeRow, coverage_percent};
 pub use exceptions::Exception;
 pub use graph::{Root, Way};
 pub use names::Role;
@@ -45,6 +45,11 @@ use crate::owners::ManagedHeap;
 use crate::process::{Process, RuntimeKind};
 use crate::space::Va;
 use crate::stacks::Stack;
+
+/// The name of a type, or what stands for one whose metadata is not to be had.
+pub fn type_label(name: Option<&str>) -> &str {
+    name.unwrap_or("<unknown>")
+}
 
 /// Looks at every object of every managed heap.
 pub fn objects(process: &Process, heaps: &[ManagedHeap], notes: &mut Notes) -> Vec<Objects> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::graph::{self, Graph, Way};
 use super::names::Names;
 use super::references::References;
-use super::tables::{Shape, Tables};
+use super::tables::{Shape, Tables, table_of};
 use crate::owners::ManagedHeap;
 use crate::process::Process;
 use crate::space::Va;
@@ -181,7 +181,7 @@ fn sums(
     retained: &mut Retained,
 ) -> Option<()> {
     let memory = &process.memory;
-    let mask = memory.pointer_size() - 1;
+    let size = memory.pointer_size();
     let mut tables = Tables::new(memory);
     let top = u32::try_from(graph.len()).ok()?;
     let mut bytes = vec![0_u64; graph.len() + 1];
@@ -192,10 +192,10 @@ fn sums(
             continue;
         }
         let va = graph.place(node)?;
-        let of = memory.pointer(va).and_then(|it| tables.at(it & !mask))?;
+        let of = tables.at(table_of(memory, va)?)?;
         *types.get_mut(node as usize)? = of;
         let own = graph::exact_size(memory, tables.shape(of)?, va);
-        let own = own.checked_next_multiple_of(mask + 1).unwrap_or(own);
+        let own = own.checked_next_multiple_of(size).unwrap_or(own);
         let sum = bytes.get_mut(node as usize)?;
         *sum = sum.saturating_add(own);
         let sum = *sum;

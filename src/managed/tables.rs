@@ -71,7 +71,17 @@ pub enum Kind {
     Free,
 }
 
+/// The method table of the object at an address: its first word, less the collector's own bits.
+pub(super) fn table_of(memory: &Memory, object: Va) -> Option<Va> {
+    Some(memory.pointer(object)? & !(memory.pointer_size() - 1))
+}
+
 impl Shape {
+    /// The shape of the object at an address.
+    pub(super) fn of(memory: &Memory, object: Va) -> Option<Self> {
+        Self::read(memory, table_of(memory, object)?)
+    }
+
     /// Reads a method table. `None` for words that are none.
     pub(super) fn read(memory: &Memory, table: Va) -> Option<Self> {
         let size = memory.pointer_size();

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::names::Names;
-use super::tables::Shape;
+use super::tables::{self, Shape};
 use crate::space::Va;
 use crate::table::DumpText;
 
@@ -67,7 +67,7 @@ pub(super) fn timers(names: &Names<'_>, all: &[(Va, Va)]) -> Vec<Timer> {
 /// A field of a delegate.
 fn delegate_field(names: &Names<'_>, delegate: Va, name: &str) -> Option<Va> {
     let memory = names.memory();
-    let table = memory.pointer(delegate)? & !(memory.pointer_size() - 1);
+    let table = tables::table_of(memory, delegate)?;
     let offset = names.field(table, Some("System.Delegate"), name)?;
     memory.pointer(delegate.checked_add(offset)?)
 }
@@ -88,7 +88,6 @@ fn target(names: &Names<'_>, delegate: Va) -> Option<String> {
 
 /// The type of an object.
 pub(super) fn type_of(names: &Names<'_>, object: Va) -> Option<String> {
-    let memory = names.memory();
-    let table = memory.pointer(object).filter(|_| object != 0)? & !(memory.pointer_size() - 1);
-    Some(names.of(&Shape::read(memory, table)?)?.name.as_ref().to_owned())
+    let shape = Shape::of(names.memory(), object).filter(|_| object != 0)?;
+    Some(names.of(&shape)?.name.as_ref().to_owned())
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::super::GcRange;
+use super::segments::Head;
 use crate::process::Process;
 use crate::space::{RegionType, Va};
 
@@ -29,21 +30,9 @@ pub(super) fn heaps(process: &Process, ranges: &[GcRange]) -> Vec<Va> {
         let alignment = if matches!(range.generation, "LOH" | "POH") { 8 } else { size };
         let mut at = objects.start();
         for _ in 0..OBJECTS {
-            let next = (|| {
-                let table = memory.pointer(at)? & !(size - 1);
-                let (flags, base) = (memory.u32(table)?, memory.u32(table.checked_add(4)?)?);
-                let length = match flags & 0x8000_0000 {
-                    0 => 0,
-                    _ => u64::from(memory.u32(at.checked_add(size)?)?),
-                };
-                let base = u64::from(base);
-                if base < 3 * size - 2 || LARGEST < base {
-                    return None;
-                }
-                tables.insert(table);
-                let all = base.checked_add(length.checked_mul(u64::from(flags & 0xffff))?)?;
-                at.checked_add(all.checked_next_multiple_of(alignment)?)
-            })();
+            let head = Head::read(memory, at, alignment).filter(|it| it.base <= LARGEST);
+            tables.extend(head.as_ref().map(|it| it.table));
+            let next = head.and_then(|it| at.checked_add(it.size?));
             match next.filter(|&it| it < objects.end()) {
                 Some(next) => at = next,
                 None => break,

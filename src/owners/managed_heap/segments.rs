@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 use super::globals::{Globals, HeapGlobals, SegmentOffsets};
 use crate::process::Process;
-use crate::space::{ALLOCATION_GRANULARITY, PAGE, RegionType, State, Va, VaRange};
+use crate::space::{ALLOCATION_GRANULARITY, Memory, PAGE, RegionType, State, Va, VaRange};
 
 /// Read-only: objects that were put there once and are never moved.
 const READ_ONLY: u64 = 1;
@@ -410,13 +410,44 @@ fn agrees_with_map(process: &Process, segment: &Segment) -> bool {
         && sizes.fold(0, u64::saturating_add) == committed.size()
 }
 
-/// Whether the first objects of a segment tile it: each begins with a method table whose size
-/// leads to the next.
+/// What the start of an object says about it.
 ///
 /// ```text
 ///   MethodTable: +0 u32 flags, low half ComponentSize when bit 31 is set, +4 u32 BaseSize
 ///   object:      +0 method table (low bits are the collector's), arrays +P u32 length
 /// ```
+pub(super) struct Head {
+    pub table: Va,
+    /// Bytes without elements.
+    pub base: u64,
+    /// Bytes up to the next object, when the number of elements can be read.
+    pub size: Option<u64>,
+}
+
+impl Head {
+    /// Reads an object whose method table says at least the smallest size.
+    pub(super) fn read(memory: &Memory, at: Va, alignment: u64) -> Option<Self> {
+        let pointer_size = memory.pointer_size();
+        let table = memory.pointer(at)? & !(pointer_size - 1);
+        let (flags, base) = (memory.u32(table)?, memory.u32(table.checked_add(4)?)?);
+        let base = u64::from(base);
+        if base < 3 * pointer_size - 2 {
+            return None;
+        }
+        let length = match flags & 0x8000_0000 {
+            0 => Some(0),
+            _ => at.checked_add(pointer_size).and_then(|it| memory.u32(it)).map(u64::from),
+        };
+        let size = length.and_then(|it| {
+            let size = base.checked_add(it.checked_mul(u64::from(flags & 0xffff))?)?;
+            size.checked_next_multiple_of(alignment)
+        });
+        Some(Self { table, base, size })
+    }
+}
+
+/// Whether the first objects of a segment tile it: each begins with a method table whose size
+/// leads to the next.
 fn objects_follow(process: &Process, segment: &Segment) -> bool {
     let memory = &process.memory;
     let pointer_size = memory.pointer_size();
@@ -425,20 +456,8 @@ fn objects_follow(process: &Process, segment: &Segment) -> bool {
     let mut at = segment.mem;
     let mut count = 0;
     while at < segment.allocated && count < OBJECTS {
-        let size = (|| {
-            let table = memory.pointer(at)? & !(pointer_size - 1);
-            let (flags, base) = (memory.u32(table)?, memory.u32(table.checked_add(4)?)?);
-            let base = u64::from(base);
-            if base < 3 * pointer_size - 2 || 0x10_0000 < base {
-                return None;
-            }
-            let length = match flags & 0x8000_0000 {
-                0 => 0,
-                _ => u64::from(memory.u32(at.checked_add(pointer_size)?)?),
-            };
-            let size = base.checked_add(length.checked_mul(u64::from(flags & 0xffff))?)?;
-            size.checked_next_multiple_of(alignment)
-        })();
+        let head = Head::read(memory, at, alignment).filter(|it| it.base <= 0x10_0000);
+        let size = head.and_then(|it| it.size);
         let next = size.and_then(|it| at.checked_add(it));
         match next.filter(|&it| it <= segment.allocated) {
             Some(next) => at = next,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{ManagedHeap, Model, SCHEMA_VERSION, Writer};
 use crate::Analysis;
-use crate::managed::{self, Objects, Role};
+use crate::managed::{self, Objects, Role, type_label};
 use crate::owners;
 use crate::space::Va;
 
@@ -377,11 +377,6 @@ impl Model {
     }
 }
 
-/// The name of a type, or what stands for it.
-pub(in crate::report) fn type_name(name: Option<&str>) -> &str {
-    name.unwrap_or("<unknown>")
-}
-
 impl Writer<'_> {
     pub(super) fn managed(&self, filter: &ManagedFilter) -> Option<Managed> {
         let (heaps, runtimes) = (&self.analysis.managed, &self.analysis.process.runtimes);
@@ -399,13 +394,8 @@ impl Writer<'_> {
         let seen = !all.is_empty();
         let sum =
             |of: fn(&Objects) -> u64| all.iter().map(|it| of(it)).fold(0, u64::saturating_add);
-        let (allocated, unseen) = (
-            sum(|it| it.allocated_bytes),
-            sum(|it| it.damaged_bytes.saturating_add(it.missing_bytes)),
-        );
-        let covered = 100.0 * allocated.saturating_sub(unseen) as f64 / allocated.max(1) as f64;
-        // Rounded down: what is not complete does not say 100.
-        let covered = (covered * 100.0).floor() / 100.0;
+        let (allocated, unseen) = (sum(|it| it.allocated_bytes), sum(Objects::unseen_bytes));
+        let covered = managed::coverage_percent(allocated, unseen);
         let types = if filter.all_types { usize::MAX } else { TYPES };
         let exceptions = if filter.exceptions { usize::MAX } else { EXCEPTIONS };
         let duplicates = if filter.strings { usize::MAX } else { DUPLICATES };
@@ -435,7 +425,7 @@ impl Writer<'_> {
                 largest
                     .map(|(it, &(va, size, of))| {
                         let name = it.types.get(of).and_then(|it| it.name.as_deref());
-                        self.instance(va, type_name(name), size)
+                        self.instance(va, type_label(name), size)
                     })
                     .collect()
             }),
@@ -443,7 +433,7 @@ impl Writer<'_> {
             sparse_arrays: seen.then(|| {
                 let rows = all.iter().flat_map(|it| it.sparse.iter().map(move |row| (it, row)));
                 rows.map(|(it, row)| SparseArrays {
-                    name: type_name(it.types.get(row.of).and_then(|it| it.name.as_deref()))
+                    name: type_label(it.types.get(row.of).and_then(|it| it.name.as_deref()))
                         .to_owned(),
                     count: row.count,
                     total_bytes: row.total_bytes,
@@ -476,7 +466,7 @@ impl Writer<'_> {
                 let rows = all.iter().flat_map(|it| &it.types);
                 let rows = rows.filter(|it| it.role == Role::Handle);
                 rows.map(|it| TypeCount {
-                    name: type_name(it.name.as_deref()).to_owned(),
+                    name: type_label(it.name.as_deref()).to_owned(),
                     count: it.count,
                 })
                 .collect()
@@ -501,7 +491,7 @@ impl Writer<'_> {
     fn types<'a>(&'a self, objects: &'a Objects) -> impl Iterator<Item = ManagedType> + 'a {
         let all = objects.object_bytes.saturating_add(objects.free_bytes);
         objects.types.iter().map(move |it| ManagedType {
-            name: type_name(it.name.as_deref()).to_owned(),
+            name: type_label(it.name.as_deref()).to_owned(),
             method_table: self.hex(it.shape.table),
             count: it.count,
             total_bytes: it.total_bytes,
@@ -587,7 +577,7 @@ impl Writer<'_> {
         let mut steps = vec![ObjectStep { root: Some(way.root.id().to_owned()), what, address }];
         steps.extend(way.objects.iter().map(|(va, name)| ObjectStep {
             root: None,
-            what: type_name(name.as_deref()).to_owned(),
+            what: type_label(name.as_deref()).to_owned(),
             address: Some(self.hex(*va)),
         }));
         steps
@@ -602,7 +592,7 @@ impl Writer<'_> {
             let size =
                 managed::object_at(&analysis.process, heap, *va).map_or(0, |it| it.size_bytes);
             let path = way.as_ref().map(|it| self.path(it));
-            Some(Instance { path, ..self.instance(*va, type_name(row.name.as_deref()), size) })
+            Some(Instance { path, ..self.instance(*va, type_label(row.name.as_deref()), size) })
         });
         Some(RetainedMemory {
             reached: it.reached,
@@ -611,13 +601,13 @@ impl Writer<'_> {
             objects: it
                 .objects
                 .iter()
-                .map(|(va, name, size)| self.instance(*va, type_name(name.as_deref()), *size))
+                .map(|(va, name, size)| self.instance(*va, type_label(name.as_deref()), *size))
                 .collect(),
             types: it
                 .types
                 .iter()
                 .map(|(name, count, retained_bytes)| RetainedType {
-                    name: type_name(name.as_deref()).to_owned(),
+                    name: type_label(name.as_deref()).to_owned(),
                     count: *count,
                     retained_bytes: *retained_bytes,
                 })
@@ -637,7 +627,7 @@ pub(in crate::report) fn root(it: &managed::Root) -> (String, Option<Va>) {
 
 fn counts(all: &[(Option<std::sync::Arc<str>>, u64)]) -> Vec<TypeCount> {
     let row = |(name, count): &(Option<std::sync::Arc<str>>, u64)| TypeCount {
-        name: type_name(name.as_deref()).to_owned(),
+        name: type_label(name.as_deref()).to_owned(),
         count: *count,
     };
     all.iter().map(row).collect()

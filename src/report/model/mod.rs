@@ -31,12 +31,12 @@ pub use comparison::{
     Companion, ComparedDump, Comparison, ComparisonModel, Forecast, GrowthPart, GrowthRow,
     GrowthUnit, MeasureRow, ThreadCpu, UnitTimer,
 };
+pub(super) use managed::root as managed_root;
 pub use managed::{
     DuplicateString, Finalization, GcHandles, GcOom, Generation, Instance, Managed,
     ManagedException, ManagedFilter, ManagedStrings, ManagedThread, ManagedTimer, ManagedType,
     ObjectStep, RetainedMemory, RetainedType, SparseArrays, TypeCount,
 };
-pub(super) use managed::{root as managed_root, type_name as managed_type_name};
 pub use symbols::{FetchedSymbol, Symbol, SymbolCache, SymbolFilter};
 pub(in crate::report) use symbols::{outcome, why, why_not};
 pub(super) use threads::named_registers;

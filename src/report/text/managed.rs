@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::super::model::{ManagedFilter, managed_root, managed_type_name};
+use super::super::model::{ManagedFilter, managed_root};
 use super::super::page::{Align, BOLD, Grid, Page};
 use super::super::{TextOptions, units};
 use crate::Analysis;
@@ -136,8 +136,7 @@ fn heap_table(
     words.push(heap.evidence.to_owned());
     page.text(2, 2, &words.join(", "))?;
     if objects.allocated_bytes != 0 {
-        let unseen = objects.damaged_bytes.saturating_add(objects.missing_bytes);
-        let covered = (objects.coverage_percent() * 100.0).floor() / 100.0;
+        let (unseen, covered) = (objects.unseen_bytes(), objects.coverage_percent());
         let mut text = format!(
             "{} in {}, {covered} % of what is allocated was told",
             units::bytes(objects.object_bytes),
@@ -239,7 +238,7 @@ fn types(
 
 /// The name of a type for a terminal.
 fn name(of: Option<&str>) -> String {
-    for_terminal(managed_type_name(of)).into_owned()
+    for_terminal(managed::type_label(of)).into_owned()
 }
 
 fn largest(
