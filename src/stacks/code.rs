@@ -158,6 +158,33 @@ impl<'a> Code<'a> {
         }
     }
 
+    /// Whether a system call returns to `va`, in a function that has no frame: by the instructions
+    /// around it, or by the function's name where the dump does not hold them. Not for ARM64, where
+    /// a register has the return address.
+    pub(super) fn is_behind_system_call(&self, va: Va) -> bool {
+        /// Bytes of such a function.
+        const LONGEST: u64 = 0x20;
+        if self.cpu == Cpu::Arm64 {
+            return false;
+        }
+        let call = va.checked_sub(2).and_then(|it| self.memory.array::<2>(it));
+        if let (Some(call), Some(next)) = (call, self.memory.u8(va)) {
+            let enters = match self.cpu {
+                // call edx; int 2e; sysenter
+                Cpu::X86 => [[0xff, 0xd2], [0xcd, 0x2e], [0x0f, 0x34]].contains(&call),
+                // syscall; int 2e
+                _ => [[0x0f, 0x05], [0xcd, 0x2e]].contains(&call),
+            };
+            // ret; ret n
+            return enters && matches!(next, 0xc2 | 0xc3);
+        }
+        let function = self.names.function(va).filter(|it| it.exact);
+        function.is_some_and(|it| {
+            let is_call = ["Nt", "Zw"].iter().any(|prefix| it.name.starts_with(prefix));
+            is_call && va.saturating_sub(it.start) < LONGEST
+        })
+    }
+
     /// What stands before `va`.
     pub(super) fn before(&self, va: Va) -> Before {
         match self.cpu {

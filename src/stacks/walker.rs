@@ -54,6 +54,8 @@ enum End {
     Start,
     /// There should be one.
     Lost,
+    /// The stack is not that of the registers.
+    Moved,
 }
 
 /// Modules for `minidump-unwind`, which walks nothing outside of them: the images, and generated
@@ -166,6 +168,8 @@ pub(super) fn walk(
         Some("the instruction pointer is not in code")
     } else if end == Some(End::Start) {
         None
+    } else if end == Some(End::Moved) {
+        Some("the stack was written after the registers were read, and is not theirs")
     } else {
         Some(steps.why_lost(call_stack.frames.last()))
     };
@@ -437,6 +441,8 @@ impl Steps<'_> {
 
     fn search(&self, at: At) -> Result<(super::chain::Found, Trust), End> {
         match self.code.caller(at, self.stack) {
+            // Scanning would find what earlier calls left there, and none of it is the caller.
+            Caller::Found(it) if it.searched && self.has_moved(at, it.sp) => Err(End::Moved),
             Caller::Found(it) => {
                 if !it.sure {
                     let next = self.walked.load(Ordering::Relaxed);
@@ -454,6 +460,14 @@ impl Steps<'_> {
                 Ok((found, Trust::Scan))
             }
         }
+    }
+
+    /// Whether the thread went on after its registers were read: a system call has no frame, so the
+    /// return address should be on top of the stack, and is elsewhere. So it is with the thread
+    /// that writes a dump of its own process.
+    fn has_moved(&self, at: At, caller_sp: Va) -> bool {
+        let on_top = at.sp.checked_add(self.code.cpu.word()) == Some(caller_sp);
+        at.exact && !on_top && self.code.is_behind_system_call(at.ip)
     }
 
     /// Why there is no caller of the last frame, though there should be one.

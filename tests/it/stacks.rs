@@ -9,6 +9,7 @@ use oomscope::notes::{Note, Notes};
 use oomscope::process::Process;
 use oomscope::stacks::{self, Stack, Trust, deciding_frames};
 use oomscope::symbols::Symbols;
+use oomscope::synth::{ImageSpec, SynthDump, ThreadSpec};
 
 use crate::dumps::{dump as sample, folder as samples};
 
@@ -286,4 +287,40 @@ fn a_stack_is_cut_at_the_limit_and_says_so() {
     assert_eq!(cut[0].stopped, Some("more frames than are kept"));
     assert!(cut[0].frames.iter().skip(1).all(|it| it.trust != Trust::Context));
     assert_eq!(notes.count(Note::FramesCut), 1);
+}
+
+/// A thread in a system call, on whose stack a return address stands at this distance from the
+/// stack pointer.
+fn in_a_system_call(distance: u64) -> Stack {
+    const NTDLL: u64 = 0x7700_0000;
+    const PROGRAM: u64 = 0x40_0000;
+    const STACK_POINTER: u64 = 0x20_0000 - 0x40;
+    let (call, returns_to) = (PROGRAM + 0x1000, PROGRAM + 0x1005);
+    let (stub, behind_call) = (NTDLL + 0x2000, NTDLL + 0x200c);
+    let relative = u32::try_from(stub - returns_to).unwrap().to_le_bytes();
+    let dump = SynthDump::x86()
+        .image(PROGRAM, ImageSpec::new("a.exe").exports(&[("Main", 0x1000)]))
+        .image(NTDLL, ImageSpec::new("ntdll.dll").exports(&[("NtGetContextThread", 0x2000)]))
+        .thread(ThreadSpec::new(1).stack(0x10_0000, 0x1f_0000, 0x20_0000).frames(&[behind_call]))
+        .write(call, &[&[0xe8], &relative[..]].concat())
+        // call edx; ret 8
+        .write(behind_call - 2, &[0xff, 0xd2, 0xc2, 8, 0])
+        .write(STACK_POINTER, &[0; 0x40])
+        .write(STACK_POINTER + distance, &u32::try_from(returns_to).unwrap().to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dmp");
+    std::fs::write(&path, dump.build()).unwrap();
+    walk(&path, &[]).unwrap().stacks.swap_remove(0)
+}
+
+#[test]
+fn a_stack_that_is_not_that_of_the_registers_is_not_searched() {
+    let written_later = in_a_system_call(0x10);
+    assert_eq!(texts(&written_later), ["ntdll!NtGetContextThread+0xc"]);
+    assert_eq!(
+        written_later.stopped,
+        Some("the stack was written after the registers were read, and is not theirs")
+    );
+    let unchanged = in_a_system_call(0);
+    assert_eq!(texts(&unchanged), ["ntdll!NtGetContextThread+0xc", "a!Main+0x5"]);
 }
