@@ -7,6 +7,7 @@
 mod allocs;
 mod archives;
 mod blocks;
+mod bucket;
 mod cli;
 mod compare;
 mod dumps;

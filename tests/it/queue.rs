@@ -12,17 +12,21 @@ use oomscope::synth::{HeapSpec, ImageSpec, SynthDump, ThreadSpec};
 use oomscope::triage::queue::{Job, Priority};
 use serde_json::Value;
 
+use crate::bucket::{self, Bucket};
+
 /// `MemoryInfoListStream`.
 const MEMORY_INFO_LIST: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server with a queue, a folder with dumps, and one for objects. All gone at the end.
+/// A server with a queue, a folder with dumps, and a place for objects. All gone at the end.
 struct Queue {
     temp: tempfile::TempDir,
     server: Child,
     port: u16,
     /// `user:password@`, when the server asks for them.
     user: String,
+    /// Where objects are, when not in a folder.
+    bucket: Option<Bucket>,
 }
 
 impl Drop for Queue {
@@ -61,7 +65,8 @@ impl Queue {
             let mut server = command.spawn().unwrap();
             while server.try_wait().unwrap().is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Some(Self { temp, server, port, user: user.to_owned() });
+                    let user = user.to_owned();
+                    return Some(Self { temp, server, port, user, bucket: None });
                 }
                 assert!(Instant::now() < deadline, "nats-server does not answer");
                 std::thread::sleep(Duration::from_millis(20));
@@ -85,13 +90,51 @@ impl Queue {
         command.args(["triage", "--queue"]);
         command.arg(format!("nats://{}127.0.0.1:{}", self.user, self.port));
         if word != "status" {
-            command.arg("--objects").arg(self.path("objects"));
+            command.arg("--objects").arg(match self.bucket {
+                Some(_) => Bucket::address().into(),
+                None => self.path("objects"),
+            });
+        }
+        if let Some(it) = &self.bucket {
+            command.envs(it.variables());
         }
         command.arg(word);
         for it in ["COLUMNS", "NO_COLOR", "OOMSCOPE_OBJECTS", "NATS_CREDS", "NATS_USER"] {
             command.env_remove(it);
         }
         command
+    }
+
+    /// Names of the objects in a folder.
+    fn objects(&self, folder: &str) -> Vec<String> {
+        let Some(bucket) = &self.bucket else {
+            let entries = std::fs::read_dir(self.path("objects").join(folder)).unwrap();
+            let names = entries.map(|it| it.unwrap().file_name().into_string().unwrap());
+            return names.map(|it| format!("{folder}/{it}")).collect();
+        };
+        bucket.list(folder)
+    }
+
+    fn object(&self, name: &str) -> String {
+        let bytes = match &self.bucket {
+            Some(it) => it.get(name),
+            None => std::fs::read(self.path("objects").join(name)).unwrap(),
+        };
+        text(&bytes)
+    }
+
+    fn put_object(&self, name: &str, bytes: &[u8]) {
+        match &self.bucket {
+            Some(it) => it.put(name, bytes),
+            None => std::fs::write(self.path("objects").join(name), bytes).unwrap(),
+        }
+    }
+
+    fn remove_object(&self, name: &str) {
+        match &self.bucket {
+            Some(it) => it.remove(name),
+            None => std::fs::remove_file(self.path("objects").join(name)).unwrap(),
+        }
     }
 
     #[track_caller]
@@ -243,6 +286,21 @@ fn signal(name: &str, process: &Child) {
 #[test]
 fn two_hundred_dumps_are_done_once_each_though_a_worker_dies() {
     let Some(it) = Queue::start() else { return };
+    two_hundred_dumps(&it);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn two_hundred_dumps_are_done_once_each_in_a_bucket() {
+    let Some(mut it) = Queue::start() else { return };
+    it.bucket = Bucket::start();
+    if it.bucket.is_some() {
+        two_hundred_dumps(&it);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn two_hundred_dumps(it: &Queue) {
     for number in 0..197 {
         it.write(&format!("{number}.dmp"), &crash(number));
     }
@@ -260,10 +318,9 @@ fn two_hundred_dumps_are_done_once_each_though_a_worker_dies() {
     assert_eq!((&second["published"], &second["known"]), (&0.into(), &201.into()), "{second}");
     assert_eq!(it.numbers(), [200, 0, 0, 0]);
     // … and would not an hour later.
-    let list = std::fs::read_dir(it.path("objects/submitted").join(env!("CARGO_PKG_VERSION")));
-    let list = list.unwrap().next().unwrap().unwrap().path();
-    let again: Vec<Job> = std::fs::read_to_string(list)
-        .unwrap()
+    let lists = it.objects(concat!("submitted/", env!("CARGO_PKG_VERSION")));
+    let again: Vec<Job> = it
+        .object(&lists[0])
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .filter(|entry| {
@@ -288,10 +345,9 @@ fn two_hundred_dumps_are_done_once_each_though_a_worker_dies() {
     it.publish(&again);
     assert_eq!(it.numbers(), [398, 0, 0, 0]);
     // One dump is not what was submitted.
-    let lies = it.path("objects/dumps").join(blake3::hash(&spoiled).to_hex().as_str());
     let mut other = spoiled.clone();
     *other.last_mut().unwrap() ^= 1;
-    std::fs::write(lies, other).unwrap();
+    it.put_object(&format!("dumps/{}", blake3::hash(&spoiled).to_hex()), &other);
 
     let arguments = ["--until-empty", "--lease", "2s", "--max-memory", "64MiB"];
     let mut killed = it.worker(&arguments);
@@ -306,6 +362,8 @@ fn two_hundred_dumps_are_done_once_each_though_a_worker_dies() {
     let mut told = before;
     for ran in &others {
         assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+        let said = text(&ran.stderr) + &text(&ran.stdout);
+        assert!(!said.contains(bucket::SECRET), "{said}");
         told.extend(lines(ran));
     }
 
@@ -340,7 +398,7 @@ fn two_hundred_dumps_are_done_once_each_though_a_worker_dies() {
     let shown = text(&it.run("status", &[]).stdout);
     assert!(shown.contains("198 done, 2 given up") && shown.contains("poison.dmp"), "{shown}");
 
-    collected(&it, &dead);
+    collected(it, &dead);
 }
 
 /// What is collected is what a local triage of the same folder says, but for what was given up.
@@ -377,7 +435,7 @@ fn collected(it: &Queue, dead: &BTreeMap<String, String>) {
         assert!(results.join(format!("{table}.parquet")).is_file(), "{table}");
     }
     // The second time there is nothing to fetch, and the result is the same.
-    std::fs::remove_dir_all(it.path("objects/dumps")).unwrap();
+    it.objects("dumps").iter().for_each(|name| it.remove_object(name));
     it.run("collect", &["--results", results.to_str().unwrap()]);
     assert_eq!(summary, it.summary());
 }
