@@ -633,3 +633,61 @@ fn words_mean_something_after_queue_only() {
     assert!(error.contains("no/such") || error.contains("no\\such"), "{error}");
     assert!(!Path::new(&nowhere).exists());
 }
+
+/// A certificate authority and a server's certificate for this machine, as files.
+fn certificates(folder: &Path, name: &str) -> [String; 3] {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let own = authority.self_signed(&key).unwrap();
+    let issuer = Issuer::new(authority, key);
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let server = server.signed_by(&key, &issuer).unwrap();
+    [("ca", own.pem()), ("server", server.pem()), ("key", key.serialize_pem())].map(
+        |(kind, pem)| {
+            let path = folder.join(format!("{name}-{kind}.pem"));
+            std::fs::write(&path, pem).unwrap();
+            path.to_str().unwrap().to_owned()
+        },
+    )
+}
+
+#[test]
+fn a_server_is_believed_when_its_authority_is_and_lets_in_who_has_the_token() {
+    const TOKEN: &str = "a-token-that-nobody-may-see";
+    let temp = tempfile::tempdir().unwrap();
+    let [authority, server, key] = certificates(temp.path(), "ours");
+    let [stranger, ..] = certificates(temp.path(), "stranger");
+    let tls = ["--tls", "--tlscert", &server, "--tlskey", &key, "--auth", TOKEN];
+    let Some(it) = Queue::start_with(&tls, "") else { return };
+    let mut said = String::new();
+    let mut status = |token: &str, arguments: &[&str]| {
+        let address = format!("tls://{token}@127.0.0.1:{}", it.port);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oomscope"));
+        command.args(["triage", "--queue", &address, "status", "-vv"]).args(arguments);
+        for it in ["NATS_CREDS", "NATS_USER", "NATS_CA"] {
+            command.env_remove(it);
+        }
+        let ran = command.output().unwrap();
+        said.push_str(&text(&ran.stdout));
+        said.push_str(&text(&ran.stderr));
+        (ran.status.code(), text(&ran.stderr))
+    };
+    let (code, error) = status(TOKEN, &["--tls-ca", &authority]);
+    assert_eq!(code, Some(0), "{error}");
+    // Neither an authority that did not sign it nor those of the system know the server.
+    for arguments in [&["--tls-ca", stranger.as_str()][..], &[]] {
+        let (code, error) = status(TOKEN, arguments);
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.contains("certificate"), "{error}");
+    }
+    let (code, error) = status("wrong", &["--tls-ca", &authority]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("authorization"), "{error}");
+    let (code, error) = status(TOKEN, &["--tls-ca", "no/such.pem"]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("such.pem"), "{error}");
+    assert!(!said.contains(TOKEN), "{said}");
+}

@@ -132,6 +132,11 @@ impl Access {
             let seed = lines.rfind(|it| it.starts_with('S')).unwrap_or_default();
             options = options.nkey(seed.to_owned());
         }
+        // The client opens these itself, and does not say which it could not.
+        let own = self.tls_own.iter().flat_map(|(certificate, key)| [certificate, key]);
+        for path in self.tls_ca.iter().chain(own) {
+            std::fs::File::open(path).map_err(|it| unread("the certificate or key", path, &it))?;
+        }
         if let Some(path) = &self.tls_ca {
             options = options.add_root_certificates(path.clone());
         }
