@@ -3,6 +3,11 @@
 //!
 //! The modules are one street; each uses only those above it in this list.
 
+// Sentences in other languages, by the English one.
+rust_i18n::i18n!("locales");
+
+pub mod words;
+
 pub mod limits;
 pub mod notes;
 pub mod table;

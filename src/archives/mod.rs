@@ -5,13 +5,16 @@
 
 mod formats;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 pub use formats::Kind;
 
+use crate::say;
 use crate::table::for_terminal;
+use crate::words::term;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
@@ -65,14 +68,12 @@ pub struct Unpacked {
 }
 
 /// Why an archive gives no dump.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be read, or the temporary one cannot be written.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// It is damaged, or packed in a way that we cannot read.
-    #[error("the {} archive cannot be read: {reason}", kind.label())]
     Unreadable {
         /// Which kind of archive.
         kind: Kind,
@@ -80,28 +81,20 @@ pub enum Error {
         reason: String,
     },
     /// It needs a password.
-    #[error("the {} archive is locked with a password", .0.label())]
     Locked(Kind),
     /// Nothing in it is a dump.
-    #[error("nothing in the {} archive is a dump", .0.label())]
     NoDump(Kind),
     /// More than one dump is in it.
-    #[error("the archive holds {} dumps: {}", .0.len(), names(.0))]
     Several(Vec<Member>),
     /// The member that was named is not there.
-    #[error("the archive has no member `{}`", for_terminal(.0))]
     NoSuchMember(String),
     /// Archives in archives in archives.
-    #[error("the archive holds an archive that holds an archive")]
     TooDeep,
     /// The dump is larger than allowed.
-    #[error("the dump in it has more than {0} bytes")]
     TooLarge(u64),
     /// It grows without end.
-    #[error("it grows to more than {0} times its size, as no dump does")]
     Ratio(u64),
     /// The disk is full.
-    #[error("{needed} bytes are needed for the unpacked dump, and {available} are free")]
     NoSpace {
         /// Bytes that are missing.
         needed: u64,
@@ -110,10 +103,55 @@ pub enum Error {
     },
 }
 
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::Io(error)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&match self {
+            Error::Io(error) => error.to_string(),
+            Error::Unreadable { kind, reason } => {
+                say!("the {kind} archive cannot be read: {reason}", kind = kind.label(), reason)
+            }
+            Error::Locked(kind) => {
+                say!("the {kind} archive is locked with a password", kind = kind.label())
+            }
+            Error::NoDump(kind) => {
+                say!("nothing in the {kind} archive is a dump", kind = kind.label())
+            }
+            Error::Several(dumps) => say!(
+                "the archive holds {count} dumps: {names}",
+                count = dumps.len(),
+                names = names(dumps)
+            ),
+            Error::NoSuchMember(name) => {
+                say!("the archive has no member `{name}`", name = for_terminal(name))
+            }
+            Error::TooDeep => say!("the archive holds an archive that holds an archive"),
+            Error::TooLarge(most) => {
+                say!("the dump in it has more than {most} bytes", most)
+            }
+            Error::Ratio(times) => {
+                say!("it grows to more than {times} times its size, as no dump does", times)
+            }
+            Error::NoSpace { needed, available } => say!(
+                "{needed} bytes are needed for the unpacked dump, and {available} are free",
+                needed,
+                available
+            ),
+        })
+    }
+}
+
 impl Error {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
-        match self {
+        term(match self {
             Error::Io(_) => "look whether the file and the folder for temporary files can be used",
             Error::Unreadable { .. } => "the copy may have stopped early; compare its size",
             Error::Locked(_) => "unpack it with the password first, then name the dump",
@@ -124,7 +162,7 @@ impl Error {
             Error::TooLarge(_) => "unpack it by hand when it is to be trusted",
             Error::Ratio(_) => "do not unpack it unless it is to be trusted",
             Error::NoSpace { .. } => "name a folder on another disk: --temp FOLDER",
-        }
+        })
     }
 }
 
@@ -133,7 +171,7 @@ fn names(members: &[Member]) -> String {
     let mut shown: Vec<_> =
         members.iter().take(SHOWN).map(|it| for_terminal(&it.name).into_owned()).collect();
     if SHOWN < members.len() {
-        shown.push(format!("… {} more", members.len().saturating_sub(SHOWN)));
+        shown.push(say!("… {more} more", more = members.len().saturating_sub(SHOWN)));
     }
     shown.join(", ")
 }

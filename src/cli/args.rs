@@ -96,6 +96,9 @@ pub(super) struct Global {
     /// When to color text. auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value = "auto", global = true, value_name = "WHEN")]
     pub(super) color: Color,
+    /// Language of text and HTML; without it, the system's. JSON has no language
+    #[arg(long, value_enum, global = true, value_name = "LANGUAGE")]
+    pub(super) lang: Option<Lang>,
     /// Show no progress
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
@@ -119,6 +122,16 @@ impl Global {
 fn finding_ids() -> Vec<&'static str> {
     let growth = compare::ALL.iter().map(|it| it.id);
     findings::ids().chain(growth).collect()
+}
+
+/// A language that reports speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Lang {
+    /// English
+    En,
+    /// Chinese in simplified characters
+    #[value(name = "zh-CN", alias = "zh")]
+    ZhCn,
 }
 
 /// How a report is written.
@@ -222,9 +235,9 @@ Examples:
     Compare(CompareArgs),
     /// Many dumps at once, put into buckets by cause
     #[command(
-        override_usage = "oomscope triage [OPTIONS] PATH...\n       \
-                          oomscope triage [OPTIONS] --why A B\n       \
-                          oomscope triage [OPTIONS] --queue URL submit PATH... | work | status | collect",
+        override_usage = "oomscope triage [OPTIONS] PATH...\n       oomscope triage [OPTIONS] \
+                          --why A B\n       oomscope triage [OPTIONS] --queue URL submit PATH... | \
+                          work | status | collect",
         after_help = "\
 Examples:
   oomscope triage crashes/
@@ -246,8 +259,8 @@ On many machines (docs/queue.md):
     Examine(ExamineArgs),
     /// Which symbol files the stacks need and which are there; fetch them; show or empty the cache
     #[command(
-        override_usage = "oomscope symbols [OPTIONS] DUMP [list [--missing] | fetch [--to DIR]]\n       \
-                          oomscope symbols [OPTIONS] fetch --manifest FILE --to DIR\n       \
+        override_usage = "oomscope symbols [OPTIONS] DUMP [list [--missing] | fetch [--to DIR]]\n  \
+                               oomscope symbols [OPTIONS] fetch --manifest FILE --to DIR\n       \
                           oomscope symbols [OPTIONS] cache [--clean]",
         after_help = "\
 Examples:

@@ -11,6 +11,7 @@ use super::{FAILED, MATCHED, WRITTEN, analyze, options, values};
 use crate::compare::{Comparison, Relation, Snapshot};
 use crate::report::model::ComparisonModel;
 use crate::report::{self, text};
+use crate::say;
 
 /// Arguments of `compare`.
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub(super) fn run(global: &Global, args: &CompareArgs, stderr: &Stderr) -> u8 {
         Ok(code) => code,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => WRITTEN,
         Err(error) => {
-            stderr.write(&format!("error: cannot write the comparison\n  {error}\n"));
+            stderr.write(&say!("error: cannot write the comparison\n  {error}\n", error));
             FAILED
         }
     }

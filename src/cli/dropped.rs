@@ -10,6 +10,7 @@ use super::args::{Global, ReportArgs};
 use super::output::{Output, Stderr};
 use super::{FAILED, MATCHED, WRITTEN, analyze, console, has, options, shown};
 use crate::report::{Html, text};
+use crate::say;
 
 /// Whether these arguments are dumps alone, in a console that closes with the program.
 pub(super) fn is_meant(global: &Global, args: &ReportArgs) -> bool {
@@ -19,7 +20,7 @@ pub(super) fn is_meant(global: &Global, args: &ReportArgs) -> bool {
 /// Does it. The exit code is that of a report.
 pub(super) fn run(global: &Global, args: &ReportArgs, stderr: &Stderr) -> u8 {
     let code = write(global, args, stderr).unwrap_or_else(|error| {
-        stderr.write(&format!("error: cannot write the report\n  {error}\n"));
+        stderr.write(&say!("error: cannot write the report\n  {error}\n", error));
         FAILED
     });
     wait_for_key();
@@ -54,7 +55,7 @@ fn write(global: &Global, args: &ReportArgs, stderr: &Stderr) -> io::Result<u8> 
         writeln!(screen.writer()?, "Report: {}", shown(&target))?;
         // The path was printed; a machine without a browser is no failure.
         if let Err(error) = open::that_detached(std::path::absolute(&target).unwrap_or(target)) {
-            stderr.write(&format!("hint: open the report by hand\n  {error}\n"));
+            stderr.write(&say!("hint: open the report by hand\n  {error}\n", error));
         }
     }
     screen.finish()?;
@@ -70,7 +71,7 @@ fn write(global: &Global, args: &ReportArgs, stderr: &Stderr) -> io::Result<u8> 
 fn target(first: &Path, dumps: usize) -> PathBuf {
     let mut name = first.file_name().map_or_else(|| OsString::from("dump"), OsString::from);
     if let Some(others) = dumps.checked_sub(1).filter(|it| *it != 0) {
-        name.push(format!(".and-{others}-more"));
+        name.push(say!(".and-{others}-more", others));
     }
     name.push(".oomscope.html");
     let beside = first.with_file_name(&name);
@@ -79,7 +80,7 @@ fn target(first: &Path, dumps: usize) -> PathBuf {
 
 fn can_write_beside(target: &Path) -> bool {
     let mut probe = target.as_os_str().to_owned();
-    probe.push(format!(".{}.tmp", std::process::id()));
+    probe.push(say!(".{std}.tmp", std = std::process::id()));
     let made = File::options().write(true).create_new(true).open(&probe).is_ok();
     made && std::fs::remove_file(&probe).is_ok()
 }

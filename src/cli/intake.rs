@@ -9,6 +9,7 @@ use super::progress::Progress;
 use super::shown;
 use crate::archives::{self, Bounds, Member, Unpacked};
 use crate::report::text;
+use crate::say;
 use crate::table::for_terminal;
 use crate::triage;
 use crate::{Analysis, Options};
@@ -26,7 +27,12 @@ pub(super) fn analyze(
         return Analysis::of(path, options, progress).map_err(refusal);
     }
     let refused = |it: archives::Error| {
-        format!("error: cannot analyze `{}`\n  {it}\nhint: {}\n", shown(path), it.hint())
+        say!(
+            "error: cannot analyze `{path}`\n  {it}\nhint: {hint}\n",
+            path = shown(path),
+            it,
+            hint = it.hint()
+        )
     };
     let unpacked = unpack(global, path, progress).map_err(refused)?;
     let refusal = |it| {
@@ -75,7 +81,7 @@ pub(super) fn examine(
     options: &Options,
     progress: &Progress,
 ) -> Result<(Analysis, String), String> {
-    let failed = |it: io::Error| format!("the dump cannot be read: {it}");
+    let failed = |it: io::Error| say!("the dump cannot be read: {it}", it);
     if !matches!(archives::kind(path), Ok(Some(_))) {
         let hash = triage::hash(&mut File::open(path).map_err(failed)?).map_err(failed)?;
         let analysis = Analysis::of(path, options, progress).map_err(|it| it.to_string())?;

@@ -25,7 +25,10 @@ use self::args::{Cli, Command, Format, Global, SymbolArgs};
 use self::output::{Output, Stderr};
 use self::progress::Progress;
 use crate::report::{self, Html, Model, ReportOptions, TextOptions, text};
+use crate::say;
 use crate::symbols::NameStyle;
+use crate::words::Language;
+use crate::words::term;
 use crate::{Analysis, Options};
 
 /// The reports were written.
@@ -59,16 +62,30 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_logging(&global);
+    language(&global).speak();
     let stderr = Stderr::new(&global);
     // Passes are guarded one by one; what gets here is a bug in the rest of the program.
     let ran = std::panic::catch_unwind(|| execute(&global, &command, &stderr));
     ExitCode::from(ran.unwrap_or_else(|_| {
-        stderr.write(&format!(
-            "error: internal error\n  {}\nhint: please report it, with what `-v` prints\n",
-            panics::last()
+        stderr.write(&say!(
+            "error: internal error\n  {last}\nhint: please report it, with what `-v` prints\n",
+            last = panics::last()
         ));
         FAILED
     }))
+}
+
+/// The language of this run: what was asked for, else the system's. JSON is for programs, which
+/// read the same words everywhere.
+fn language(global: &Global) -> Language {
+    match (global.format, global.lang) {
+        (Format::Json, _) | (_, Some(args::Lang::En)) => Language::English,
+        (_, Some(args::Lang::ZhCn)) => Language::Chinese,
+        (_, None) => {
+            let name = sys_locale::get_locale();
+            name.map_or(Language::English, |it| Language::of_locale(&it))
+        }
+    }
 }
 
 /// `-v` shows what the library logs, on stderr. Nothing that a reader needs is only there.
@@ -150,17 +167,20 @@ impl args::ReportArgs {
 fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
     if let Some(store) = symbols::nowhere(global) {
         let store = shown(store);
-        stderr.write(&format!(
-            "error: no symbol store at `{store}`\n  it is not a folder\n\
-             hint: name the folder that holds NAME.pdb/ID/NAME.sym\n"
+        stderr.write(&say!(
+            "error: no symbol store at `{store}`\n  it is not a folder\nhint: name \
+                            the folder that holds NAME.pdb/ID/NAME.sym\n",
+            store
         ));
         return USAGE;
     }
     if let Some(folder) = &global.causes
         && let Err(error) = crate::findings::known::load(folder)
     {
-        stderr.write(&format!(
-            "error: a known cause cannot be read\n  {error}\nhint: docs/known-causes.md says what it holds\n"
+        stderr.write(&say!(
+            "error: a known cause cannot be read\n  {error}\nhint: \
+                            docs/known-causes.md says what it holds\n",
+            error
         ));
         return USAGE;
     }
@@ -171,10 +191,10 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         _ => {}
     }
     if global.format == Format::Html && !matches!(command, Command::Report(_)) {
-        stderr.write(
+        stderr.write(term(
             "error: this command writes no HTML\n\
              hint: `oomscope report DUMP --format html` holds all of it\n",
-        );
+        ));
         return USAGE;
     }
     let dumps = command.dumps();
@@ -182,9 +202,10 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         && let Some(dump) = dumps.iter().find(|it| output::is_same_file(it, output))
     {
         let dump = shown(dump);
-        stderr.write(&format!(
-            "error: `{dump}` is both the dump and the output\n\
-             hint: name another file for the report\n"
+        stderr.write(&say!(
+            "error: `{dump}` is both the dump and the output\nhint: name another \
+                            file for the report\n",
+            dump
         ));
         return USAGE;
     }
@@ -218,7 +239,7 @@ fn execute(global: &Global, command: &Command, stderr: &Stderr) -> u8 {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code,
         Err(error) => {
             let target = output.name();
-            stderr.write(&format!("error: cannot write {target}\n  {error}\n"));
+            stderr.write(&say!("error: cannot write {target}\n  {error}\n", target, error));
             FAILED
         }
     }
@@ -230,7 +251,11 @@ fn manual(args: &args::ManArgs, stderr: &Stderr) -> u8 {
         Ok(()) => WRITTEN,
         Err(error) => {
             let folder = shown(&args.folder);
-            stderr.write(&format!("error: cannot write manual pages to `{folder}`\n  {error}\n"));
+            stderr.write(&say!(
+                "error: cannot write manual pages to `{folder}`\n  {error}\n",
+                folder,
+                error
+            ));
             FAILED
         }
     }
@@ -286,7 +311,11 @@ fn each_dump(
         if let Some(path) = command.picture()
             && let Err(error) = draw(path, dumps, &analysis, command)
         {
-            stderr.write(&format!("error: cannot draw `{}`\n  {error}\n", shown(path)));
+            stderr.write(&say!(
+                "error: cannot draw `{path}`\n  {error}\n",
+                path = shown(path),
+                error
+            ));
             failed = true;
         }
         matched |= global.fail_on.iter().any(|id| has(&analysis, id));
@@ -370,11 +399,11 @@ fn analyze(
     let error = match analyzed {
         Ok(Ok(analysis)) => return Some(analysis),
         Ok(Err(error)) => error,
-        Err(_) => format!(
-            "error: cannot analyze `{}`\n  internal error: {}\n\
-             hint: please report it, with what `-v` prints\n",
-            shown(path),
-            panics::last()
+        Err(_) => say!(
+            "error: cannot analyze `{path}`\n  internal error: {last}\nhint: please report it, \
+             with what `-v` prints\n",
+            path = shown(path),
+            last = panics::last()
         ),
     };
     stderr.write(&error);
@@ -384,7 +413,7 @@ fn analyze(
 /// Draws stacks: of threads, or of allocations.
 fn draw(path: &Path, dumps: &[PathBuf], analysis: &Analysis, command: &Command) -> io::Result<()> {
     if dumps.iter().any(|it| output::is_same_file(it, path)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is the dump itself"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, term("it is the dump itself")));
     }
     let name = analysis.file_name.for_terminal();
     let mut output = Output::to_file(path, false);
@@ -392,13 +421,13 @@ fn draw(path: &Path, dumps: &[PathBuf], analysis: &Analysis, command: &Command) 
         Command::Threads(args) => {
             let filter = args.filter();
             let lines = report::flamegraph::threads(analysis, &filter);
-            let title = format!("Threads of {name}");
+            let title = say!("Threads of {name}", name);
             report::flamegraph::write(lines, &title, "threads", output.writer()?)?;
         }
         Command::Allocs(args) => {
             let filter = args.filter();
             let lines = report::flamegraph::allocations(analysis, &filter);
-            let title = format!("Allocated and not freed in {name}");
+            let title = say!("Allocated and not freed in {name}", name);
             report::flamegraph::write(lines, &title, "bytes", output.writer()?)?;
         }
         _ => {}

@@ -9,6 +9,7 @@ use anstream::{AutoStream, ColorChoice};
 
 use super::args::{Color, Global};
 use crate::report::TextOptions;
+use crate::words::term;
 
 /// Lines narrower than this do not hold an address and what it is.
 const NARROWEST: usize = 80;
@@ -23,6 +24,11 @@ pub(super) fn choice(global: &Global, stream: &impl RawStream) -> ColorChoice {
         Color::Auto => AutoStream::choice(stream),
     }
 }
+
+/// What an error begins with, in each language.
+const ERROR: [&str; 2] = ["error:", "错误："];
+/// What a hint begins with.
+const HINT: [&str; 2] = ["hint:", "提示："];
 
 /// Complaints.
 pub(super) struct Stderr {
@@ -41,12 +47,13 @@ impl Stderr {
         let hint = anstyle::AnsiColor::Cyan.on_default().bold();
         for line in message.lines() {
             // When stderr is closed there is nobody to tell.
-            let _ = if let Some(rest) = line.strip_prefix("error:") {
-                writeln!(out, "{error}error:{error:#}{rest}")
-            } else if let Some(rest) = line.strip_prefix("hint:") {
-                writeln!(out, "{hint}hint:{hint:#}{rest}")
-            } else {
-                writeln!(out, "{line}")
+            let word = [(error, ERROR), (hint, HINT)].into_iter().find_map(|(style, words)| {
+                let word = words.into_iter().find(|it| line.starts_with(it))?;
+                Some((style, word, line.strip_prefix(word)?))
+            });
+            let _ = match word {
+                Some((style, word, rest)) => writeln!(out, "{style}{word}{style:#}{rest}"),
+                None => writeln!(out, "{line}"),
             };
         }
     }
@@ -103,7 +110,7 @@ impl Output {
     /// The place in words, for an error message.
     pub(super) fn name(&self) -> String {
         match &self.target {
-            Target::Stdout(_) => "the report".to_owned(),
+            Target::Stdout(_) => term("the report").to_owned(),
             Target::Planned(path) | Target::Replace { path, .. } | Target::Special { path, .. } => {
                 format!("`{}`", super::shown(path))
             }
@@ -151,7 +158,7 @@ fn open(path: &Path) -> io::Result<Target> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let Ok(known) = fs::metadata(&path) {
         if known.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, term("it is a folder")));
         }
         if !known.is_file() {
             let writer = BufWriter::new(File::options().write(true).open(&path)?);
@@ -159,7 +166,7 @@ fn open(path: &Path) -> io::Result<Target> {
         }
     }
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no file name"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, term("it has no file name")));
     };
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::args::Global;
 use crate::Observer;
 use crate::report::units;
+use crate::say;
 use crate::symbols::sources::Progress as Fetching;
 
 /// How often the spinner turns; the first time right away.
@@ -37,7 +38,7 @@ impl Progress {
 
     /// Bytes that were unpacked so far.
     pub(super) fn unpacked(&self, bytes: u64) {
-        self.bar.set_message(format!("unpacking, {}", units::bytes(bytes)));
+        self.bar.set_message(say!("unpacking, {size}", size = units::bytes(bytes)));
     }
 
     /// Does something that needs the terminal for itself.
@@ -59,7 +60,12 @@ impl Observer for Progress {
 
     fn fetching(&self, it: Fetching) {
         let size = units::bytes(it.bytes);
-        let what = format!("fetching symbols, {} of {} files, {size}", it.done, it.total);
+        let what = say!(
+            "fetching symbols, {done} of {total} files, {size}",
+            done = it.done,
+            total = it.total,
+            size
+        );
         self.bar.set_message(what);
         self.bar.tick();
     }

@@ -15,10 +15,12 @@ use super::args::{Format, Global};
 use super::output::{Output, Stderr};
 use super::triage::{self as local, STOP, TriageArgs};
 use super::{FAILED, USAGE, WRITTEN, shown};
+use crate::say;
 use crate::triage::queue::{
     self, Access, Ended, Error, Event, Place, Priority, Queue, Submission, Worker,
 };
 use crate::triage::{self, Store, Summary};
+use crate::words::term;
 
 /// What the words after `--queue` are.
 const WORDS: [&str; 4] = ["submit", "work", "status", "collect"];
@@ -99,7 +101,7 @@ enum PriorityArg {
 fn lease(text: &str) -> Result<Duration, String> {
     let lease = humantime::parse_duration(text).map_err(|it| it.to_string())?;
     let sensible = Duration::from_secs(1)..=Duration::from_secs(86_400);
-    if sensible.contains(&lease) { Ok(lease) } else { Err("not between 1s and 1d".into()) }
+    if sensible.contains(&lease) { Ok(lease) } else { Err(term("not between 1s and 1d").into()) }
 }
 
 impl QueueArgs {
@@ -119,11 +121,15 @@ pub(super) fn run(global: &Global, args: &TriageArgs, stderr: &Stderr) -> u8 {
     let done = dispatch(global, args, stderr);
     done.unwrap_or_else(|error| {
         let (code, what) = match &error {
-            Error::Usage(_) => (USAGE, "the queue cannot be used"),
-            Error::Io(it) if is_users(it) => (USAGE, "nothing to submit"),
-            _ => (FAILED, "the queue stopped"),
+            Error::Usage(_) => (USAGE, term("the queue cannot be used")),
+            Error::Io(it) if is_users(it) => (USAGE, term("nothing to submit")),
+            _ => (FAILED, term("the queue stopped")),
         };
-        stderr.write(&format!("error: {what}\n  {}\n", for_terminal(&error.to_string())));
+        stderr.write(&say!(
+            "error: {what}\n  {error}\n",
+            what,
+            error = for_terminal(&error.to_string())
+        ));
         code
     })
 }
@@ -141,17 +147,17 @@ fn dispatch(global: &Global, args: &TriageArgs, stderr: &Stderr) -> Result<u8, E
     let word = args.paths.first().and_then(|it| it.to_str()).unwrap_or_default();
     let paths = args.paths.get(1..).unwrap_or_default();
     if !WORDS.contains(&word) {
-        return usage("after --queue comes `submit PATH...`, `work`, `status` or `collect`");
+        return usage(term("after --queue comes `submit PATH...`, `work`, `status` or `collect`"));
     }
     match word {
-        "submit" if paths.is_empty() => return usage("`submit` needs dumps"),
+        "submit" if paths.is_empty() => return usage(term("`submit` needs dumps")),
         "submit" => {}
-        _ if !paths.is_empty() => return usage(&format!("`{word}` takes no paths")),
+        _ if !paths.is_empty() => return usage(&say!("`{word}` takes no paths", word)),
         _ => {}
     }
     let html = global.format == Format::Html;
     if html && word != "collect" {
-        return usage(&format!("`{word}` writes no HTML"));
+        return usage(&say!("`{word}` writes no HTML", word));
     }
     let access = access(&args.queue)?;
     if word == "status" {
@@ -188,7 +194,7 @@ fn place(args: &QueueArgs) -> Result<Place, Error> {
     let variable = || std::env::var("OOMSCOPE_OBJECTS").ok().filter(|it| !it.is_empty());
     let address = args.objects.as_ref().map(|it| it.0.clone()).or_else(variable);
     let Some(address) = address else {
-        return Err(Error::Usage("--objects says where dumps and results lie".into()));
+        return Err(Error::Usage(term("--objects says where dumps and results lie").into()));
     };
     let variables = std::env::vars_os();
     let text = |it: OsString| it.into_string().ok();
@@ -204,8 +210,9 @@ fn submit(
 ) -> Result<u8, Error> {
     let (inputs, passed_over) = triage::collect(paths)?;
     if inputs.is_empty() {
-        stderr.write(&format!(
-            "error: no dump is there\n  {passed_over} files are neither dumps nor archives\n"
+        stderr.write(&say!(
+            "error: no dump is there\n  {passed_over} files are neither dumps nor archives\n",
+            passed_over
         ));
         return Ok(FAILED);
     }
@@ -248,8 +255,9 @@ fn submit(
     output.finish()?;
     let left = (total as u64).saturating_sub(it.inputs);
     if left != 0 {
-        stderr.write(&format!(
-            "error: stopped, {left} dumps were not submitted\nhint: run it again to go on\n"
+        stderr.write(&say!(
+            "error: stopped, {left} dumps were not submitted\nhint: run it again to go on\n",
+            left
         ));
     }
     Ok(if left == 0 && it.unread == 0 { WRITTEN } else { FAILED })
@@ -284,7 +292,7 @@ fn work(
             Event::Begun(_) => return,
             Event::Trouble(error) => {
                 let error = for_terminal(&error.to_string());
-                return stderr.write(&format!("error: {error}\nhint: it is tried again\n"));
+                return stderr.write(&say!("error: {error}\nhint: it is tried again\n", error));
             }
             Event::Ended { job, how, tries, error } => line(global, job, how, tries, error),
         };
@@ -336,7 +344,14 @@ fn line(global: &Global, job: &queue::Job, how: Ended, tries: u64, error: Option
     let error = error.map(|it| it.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     let error = error.map(|it| format!(" ({it})")).unwrap_or_default();
     let word = status.filter(|it| *it != "done").unwrap_or(word);
-    for_terminal(&format!("{word:<11} try {tries}  {}{member}{error}", job.path))
+    for_terminal(&say!(
+        "{word} try {tries}  {path}{member}{error}",
+        word = format!("{:<11}", word),
+        tries,
+        path = job.path,
+        member,
+        error
+    ))
 }
 
 fn status(global: &Global, access: &Access) -> Result<u8, Error> {
@@ -367,17 +382,17 @@ fn collect(
     bar.finish_and_clear();
     let it = collected?;
     if it.rows.is_empty() && it.waiting == 0 {
-        stderr.write("error: nothing was submitted to this place by this version\n");
+        stderr.write(term("error: nothing was submitted to this place by this version\n"));
         return Ok(FAILED);
     }
     let summary = Summary::of(it.rows);
     let store = Store::open(&args.results.join("store"), args.redact)?;
     local::write(global, args, &summary, &store)?;
     if it.waiting != 0 {
-        stderr.write(&format!(
-            "error: {} dumps have no result yet\nhint: `status` says whether they wait; collect \
-             again when they are done\n",
-            it.waiting
+        stderr.write(&say!(
+            "error: {waiting} dumps have no result yet\nhint: `status` says whether \
+                            they wait; collect again when they are done\n",
+            waiting = it.waiting
         ));
     }
     let all = it.waiting == 0 && summary.dumps.iter().all(|it| it.facts.is_some());

@@ -9,10 +9,12 @@ use super::output::{Output, Stderr};
 use super::progress::Progress;
 use super::{FAILED, USAGE, WRITTEN, shown};
 use crate::report::{self, Model, text};
+use crate::say;
 use crate::symbols::sources::{
     self, Fetched, Key, MICROSOFT, Manifest, Outcome, Settings, Sources,
 };
 use crate::symbols::{ModuleSymbols, SymbolState};
+use crate::words::term;
 use crate::{Analysis, Observer, Options};
 
 /// A manifest of all modules of a large process has a few hundred kilobytes.
@@ -50,7 +52,7 @@ pub(super) fn settings(global: &Global, args: Option<&SymbolArgs>) -> Settings {
         .map(|it| it.to_string_lossy().into_owned())
         .collect();
     if global.microsoft_symbols {
-        paths.push(format!("srv*{MICROSOFT}"));
+        paths.push(say!("srv*{MICROSOFT}", MICROSOFT));
     }
     Settings {
         paths,
@@ -81,16 +83,17 @@ fn cache() -> Option<PathBuf> {
 pub(super) fn can_fetch(args: &SymbolArgs, options: &Options) -> Result<(), String> {
     let Some(SymbolAction::Fetch { to, manifest, .. }) = &args.action else { return Ok(()) };
     if options.symbols.offline {
-        return Err("error: nothing can be fetched with --offline\n".to_owned());
+        return Err(say!("error: nothing can be fetched with --offline\n"));
     }
     if manifest.is_none() && !Sources::new(&options.symbol_stores, &options.symbols).may_fetch() {
-        return Err("error: no symbol server is named\n\
-                    hint: --microsoft-symbols, --symbols https://…, or set _NT_SYMBOL_PATH\n"
-            .to_owned());
+        return Err(say!(
+            "error: no symbol server is named\nhint: --microsoft-symbols, --symbols https://…, or \
+             set _NT_SYMBOL_PATH\n"
+        ));
     }
     if let Some(to) = to {
         sources::writable(to)
-            .map_err(|it| format!("error: cannot write to `{}`\n  {it}\n", shown(to)))?;
+            .map_err(|it| say!("error: cannot write to `{to}`\n  {it}\n", to = shown(to), it))?;
     }
     Ok(())
 }
@@ -141,10 +144,12 @@ pub(super) fn without_dump(
             match read(manifest) {
                 Ok(it) => fetched(global, &it, *images, &options, output, stderr),
                 Err(error) => {
-                    stderr.write(&format!(
-                        "error: cannot read the manifest `{}`\n  {error}\n\
-                         hint: `oomscope symbols DUMP list --missing --format json` writes it\n",
-                        shown(manifest)
+                    stderr.write(&say!(
+                        "error: cannot read the manifest `{manifest}`\n  \
+                                        {error}\nhint: `oomscope symbols DUMP list --missing \
+                                        --format json` writes it\n",
+                        manifest = shown(manifest),
+                        error
                     ));
                     Ok((FAILED, 0))
                 }
@@ -179,14 +184,14 @@ fn fetched(
     wanted.sort();
     wanted.dedup_by(|a, b| a.0 == b.0);
     if wanted.is_empty() {
-        stderr.write("error: the manifest lists no file\n");
+        stderr.write(term("error: the manifest lists no file\n"));
         return Ok((FAILED, 0));
     }
     if !sources.may_fetch() && wanted.iter().all(|(_, urls)| urls.is_empty()) {
-        stderr.write(
+        stderr.write(term(
             "error: neither the manifest nor the command line names a server\n\
              hint: --microsoft-symbols, --symbols https://…, or set _NT_SYMBOL_PATH\n",
-        );
+        ));
         return Ok((USAGE, 0));
     }
     let (there, wanted): (Vec<_>, Vec<_>) =
@@ -225,11 +230,15 @@ fn cached(
 ) -> io::Result<(u8, usize)> {
     let sources = Sources::new(&[], &options.symbols);
     let (Some(folder), Some(usage)) = (&options.symbols.cache, sources.usage()) else {
-        stderr.write("error: no folder for the cache is known\nhint: --symbol-cache DIR\n");
+        stderr.write(term("error: no folder for the cache is known\nhint: --symbol-cache DIR\n"));
         return Ok((FAILED, 0));
     };
     if clean && let Err(error) = sources.clean() {
-        stderr.write(&format!("error: cannot empty the cache `{}`\n  {error}\n", shown(folder)));
+        stderr.write(&say!(
+            "error: cannot empty the cache `{folder}`\n  {error}\n",
+            folder = shown(folder),
+            error
+        ));
         return Ok((FAILED, 0));
     }
     let cache = report::model::SymbolCache::new(folder, usage, clean);

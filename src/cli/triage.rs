@@ -17,7 +17,9 @@ use super::progress::Progress;
 use super::queue::{self, QueueArgs};
 use super::{FAILED, USAGE, WRITTEN, intake, options, shown, values};
 use crate::report::{Html, ReportOptions};
+use crate::say;
 use crate::triage::{self, Child, Examined, Limits, Store, Summary, Triage};
+use crate::words::term;
 
 /// Memory that one examination is expected to need, when jobs are counted.
 const EXPECTED: u64 = 1 << 30;
@@ -92,11 +94,11 @@ pub(super) fn run(global: &Global, args: &TriageArgs, stderr: &Stderr) -> u8 {
     }
     triage(global, args, stderr).unwrap_or_else(|error| {
         let usage = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput);
-        stderr.write(&format!("error: the triage stopped\n  {error}\n"));
+        stderr.write(&say!("error: the triage stopped\n  {error}\n", error));
         if error.kind() == io::ErrorKind::NotFound
             && args.paths.first().is_some_and(|it| queue::is_word(it) && !it.exists())
         {
-            stderr.write("hint: many machines are meant with --queue nats://HOST\n");
+            stderr.write(term("hint: many machines are meant with --queue nats://HOST\n"));
         }
         if usage { USAGE } else { FAILED }
     })
@@ -106,8 +108,9 @@ fn triage(global: &Global, args: &TriageArgs, stderr: &Stderr) -> io::Result<u8>
     let paths = args.why.as_ref().unwrap_or(&args.paths);
     let (inputs, passed_over) = triage::collect(paths)?;
     if inputs.is_empty() {
-        stderr.write(&format!(
-            "error: no dump is there\n  {passed_over} files are neither dumps nor archives\n"
+        stderr.write(&say!(
+            "error: no dump is there\n  {passed_over} files are neither dumps nor archives\n",
+            passed_over
         ));
         return Ok(FAILED);
     }
@@ -133,9 +136,10 @@ fn triage(global: &Global, args: &TriageArgs, stderr: &Stderr) -> io::Result<u8>
     let rows = rows?;
     let known = known.into_inner();
     if known != 0 && !global.quiet {
-        stderr.write(&format!(
-            "{known} of {} were examined before; --again examines them again\n",
-            rows.len()
+        stderr.write(&say!(
+            "{known} of {rows} were examined before; --again examines them again\n",
+            known,
+            rows = rows.len()
         ));
     }
     if let Some([a, b]) = args.why.as_deref() {
@@ -145,8 +149,9 @@ fn triage(global: &Global, args: &TriageArgs, stderr: &Stderr) -> io::Result<u8>
     let summary = Summary::of(rows);
     write(global, args, &summary, &store)?;
     if left != 0 {
-        stderr.write(&format!(
-            "error: stopped, {left} dumps were not examined\nhint: run it again to go on\n"
+        stderr.write(&say!(
+            "error: stopped, {left} dumps were not examined\nhint: run it again to go on\n",
+            left
         ));
         return Ok(FAILED);
     }
@@ -186,6 +191,8 @@ pub(super) fn child(global: &Global, args: &TriageArgs) -> io::Result<Child> {
     if args.redact {
         arguments.push("--redact".into());
     }
+    // Rows are data, the same in every language.
+    arguments.extend(["--lang".into(), "en".into()]);
     arguments.push("--quiet".into());
     let limits = Limits { time: args.timeout, memory: args.max_memory };
     let pages = Some(args.results.join("reports"));
@@ -236,7 +243,7 @@ fn why(
 ) -> io::Result<u8> {
     let of = |path: &Path| rows.iter().find(|it| Path::new(&it.path) == path);
     let (Some(a), Some(b)) = (of(a), of(b)) else {
-        stderr.write("error: --why compares two dumps\nhint: name two files\n");
+        stderr.write(term("error: --why compares two dumps\nhint: name two files\n"));
         return Ok(USAGE);
     };
     let mut output = Output::new(global);
@@ -268,7 +275,7 @@ pub(super) fn write(
     let pages: BTreeSet<String> = summary
         .dumps
         .iter()
-        .filter(|it| folder.join("reports").join(format!("{}.html", it.key)).is_file())
+        .filter(|it| folder.join("reports").join(say!("{key}.html", key = it.key)).is_file())
         .map(|it| it.key.clone())
         .collect();
     let mut file = Output::to_file(&folder.join("index.html"), false);
@@ -315,7 +322,7 @@ pub(super) fn examine(global: &Global, args: &ExamineArgs) -> u8 {
 fn one(global: &Global, args: &ExamineArgs) -> Result<Examined, String> {
     let progress = Progress::start(global, "");
     let (analysis, hash) = intake::examine(global, &args.dump, &options(global, None), &progress)?;
-    let failed = |it: io::Error| format!("the result cannot be written: {it}");
+    let failed = |it: io::Error| say!("the result cannot be written: {it}", it);
     let examined = triage::examine(&analysis, hash, args.redact).map_err(failed)?;
     if let Some(page) = &args.page {
         let mut html = Html::default();

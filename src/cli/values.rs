@@ -1,10 +1,12 @@
 //! Numbers as people type them.
 
+use crate::say;
+
 /// A size: hex (`0x27994`), or decimal with a unit (`1MiB`, `1.5G`) or without.
 ///
 /// KB, MB and GB count in 1024s, as Windows does on every screen that shows them.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is not a size such as 0x27994, 64KiB or 1MiB");
+    let wrong = || say!("`{text}` is not a size such as 0x27994, 64KiB or 1MiB", text);
     if let Some(hex) = text.strip_prefix("0x").or(text.strip_prefix("0X")) {
         return u64::from_str_radix(hex, 16).map_err(|_| wrong());
     }
@@ -35,7 +37,7 @@ pub(super) fn sizes(text: &str) -> Result<(u64, u64), String> {
     let end = |text: &str, open| if text.is_empty() { Ok(open) } else { size(text) };
     let (first, last) = (end(first, 0)?, end(last.trim_start_matches('='), u64::MAX)?);
     if last < first {
-        return Err(format!("`{text}` begins behind its end"));
+        return Err(say!("`{text}` begins behind its end", text));
     }
     Ok((first, last))
 }
@@ -43,7 +45,7 @@ pub(super) fn sizes(text: &str) -> Result<(u64, u64), String> {
 /// Bytes an hour: `10MiB/h`.
 pub(super) fn rate(text: &str) -> Result<u64, String> {
     let bytes = text.trim().strip_suffix("/h").unwrap_or(text);
-    size(bytes).map_err(|_| format!("`{text}` is not a rate such as 10MiB/h"))
+    size(bytes).map_err(|_| say!("`{text}` is not a rate such as 10MiB/h", text))
 }
 
 /// An address: hex, with or without `0x`, and with the backtick that debuggers print.
@@ -53,7 +55,7 @@ pub(super) fn address(text: &str) -> Result<u64, String> {
     // `from_str_radix` takes a sign, an address has none.
     let hex = digits.chars().all(|it| it.is_ascii_hexdigit());
     let parsed = if hex { u64::from_str_radix(&digits, 16).ok() } else { None };
-    parsed.ok_or_else(|| format!("`{text}` is not an address such as 0x00420000"))
+    parsed.ok_or_else(|| say!("`{text}` is not an address such as 0x00420000", text))
 }
 
 /// A thread id: hex with `0x`, otherwise decimal.
@@ -63,7 +65,7 @@ pub(super) fn thread_id(text: &str) -> Result<u32, String> {
         Some(hex) => u32::from_str_radix(hex, 16),
         None => text.parse(),
     };
-    parsed.map_err(|_| format!("`{text}` is not a thread id such as 0xb64 or 2916"))
+    parsed.map_err(|_| say!("`{text}` is not a thread id such as 0xb64 or 2916", text))
 }
 
 #[cfg(test)]

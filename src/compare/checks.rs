@@ -4,7 +4,9 @@ use super::snapshot::{Dimension, signed};
 use super::{Comparison, Growth, Relation};
 use crate::findings::{Confidence, Evidence, Finding};
 use crate::owners::Usage;
+use crate::say;
 use crate::table::{percent, units};
+use crate::words::term;
 
 /// A usage grows when it does by this many bytes …
 const GROWS_BYTES: i64 = 1 << 20;
@@ -37,29 +39,28 @@ impl std::fmt::Debug for GrowthCheck {
 pub const ALL: &[GrowthCheck] = &[
     GrowthCheck {
         id: "leak-unit",
-        explain: "Blocks of a few sizes grew together, by the same number each, and explain at least \
-                  half of what a native heap grew by: one thing is allocated again and again, as \
-                  these parts, and not freed. The unit tells what to look for: a structure of these \
-                  sizes that is made at this pace.\n\n\
-                  Dump the process with gflags +ust: `oomscope allocs` then names who allocates \
-                  each part. Without, `oomscope blocks --size` shows what stands in them.",
+        explain: "Blocks of a few sizes grew together, by the same number each, and explain at \
+                  least half of what a native heap grew by: one thing is allocated again and \
+                  again, as these parts, and not freed. The unit tells what to look for: a \
+                  structure of these sizes that is made at this pace.\n\nDump the process with \
+                  gflags +ust: `oomscope allocs` then names who allocates each part. Without, \
+                  `oomscope blocks --size` shows what stands in them.",
         check: leak_unit,
     },
     GrowthCheck {
         id: "native-heap-grows",
-        explain: "Native heaps hold more in the later dump. Two dumps some hours apart, with the same \
-                  load, tell growth from a cache that fills up; three tell steady growth from a \
-                  single jump.\n\n\
-                  See which sizes grew, and record who allocates them: gflags /i program.exe +ust.",
-        check: |it, of| usage(it, of, Usage::Heap, "native heaps grow"),
+        explain: "Native heaps hold more in the later dump. Two dumps some hours apart, with the \
+                  same load, tell growth from a cache that fills up; three tell steady growth from \
+                  a single jump.\n\nSee which sizes grew, and record who allocates them: gflags /i \
+                  program.exe +ust.",
+        check: |it, of| usage(it, of, Usage::Heap, term("native heaps grow")),
     },
     GrowthCheck {
         id: "managed-heap-grows",
-        explain: "The managed heap takes more in the later dump. The collector keeps memory that it \
-                  does not need at the moment, so a managed heap that grew once is no leak yet; one \
-                  that grows with each dump is.\n\n\
-                  See which types grew, and what keeps them.",
-        check: |it, of| usage(it, of, Usage::ManagedHeap, "the managed heap grows"),
+        explain: "The managed heap takes more in the later dump. The collector keeps memory that \
+                  it does not need at the moment, so a managed heap that grew once is no leak yet; \
+                  one that grows with each dump is.\n\nSee which types grew, and what keeps them.",
+        check: |it, of| usage(it, of, Usage::ManagedHeap, term("the managed heap grows")),
     },
     GrowthCheck {
         id: "private-data-grows",
@@ -67,7 +68,9 @@ pub const ALL: &[GrowthCheck] = &[
                   itself, such as a runtime, a graphics driver or an allocator that the program \
                   brings along.\n\n\
                   See the new regions: `oomscope map DUMP --regions --usage private-data`.",
-        check: |it, of| usage(it, of, Usage::PrivateData, "private data outside of heaps grows"),
+        check: |it, of| {
+            usage(it, of, Usage::PrivateData, term("private data outside of heaps grows"))
+        },
     },
     GrowthCheck {
         id: "handles-grow",
@@ -80,10 +83,10 @@ pub const ALL: &[GrowthCheck] = &[
     },
     GrowthCheck {
         id: "threads-grow",
-        explain: "The process has more threads in the later dump. Each takes addresses for its stack, \
-                  1 MiB by default, which a 32-bit process cannot afford many of. Threads that \
-                  wait for what does not come pile up.\n\n\
-                  See what the new ones wait for: `oomscope threads DUMP`.",
+        explain: "The process has more threads in the later dump. Each takes addresses for its \
+                  stack, 1 MiB by default, which a 32-bit process cannot afford many of. Threads \
+                  that wait for what does not come pile up.\n\nSee what the new ones wait for: \
+                  `oomscope threads DUMP`.",
         check: threads,
     },
 ];
@@ -106,7 +109,7 @@ fn confidence(it: &Comparison) -> Confidence {
 }
 
 fn evidence(label: &'static str, value: String) -> Evidence {
-    Evidence { label, value }
+    Evidence { label: term(label), value }
 }
 
 /// First, last, change and rate of something.
@@ -136,7 +139,11 @@ fn usage(check: &GrowthCheck, it: &Comparison, usage: Usage, says: &str) -> Opti
     enough.then(|| Finding {
         id: check.id,
         confidence: confidence(it),
-        headline: format!("{says} by {}", units(growth.change_bytes.unsigned_abs())),
+        headline: say!(
+            "{says} by {unsigned_abs}",
+            says,
+            unsigned_abs = units(growth.change_bytes.unsigned_abs())
+        ),
         evidence: told(growth),
         next_steps: next_steps(it),
         bytes: growth.change_bytes.unsigned_abs(),
@@ -146,10 +153,9 @@ fn usage(check: &GrowthCheck, it: &Comparison, usage: Usage, says: &str) -> Opti
 fn next_steps(it: &Comparison) -> Vec<String> {
     let mut steps = Vec::new();
     if it.snapshots.len() == 2 {
-        steps.push(
+        steps.push(say!(
             "Take a third dump under the same load: three tell steady growth from a single jump."
-                .to_owned(),
-        );
+        ));
     }
     steps
 }
@@ -169,35 +175,46 @@ fn leak_unit(check: &GrowthCheck, it: &Comparison) -> Option<Finding> {
         evidence("units", unit.units.to_string()),
         evidence(
             "explains",
-            format!("{:.1} % of the growth of heap {}", unit.explained_percent, unit.heap),
+            say!(
+                "{explained_percent} % of the growth of heap {heap}",
+                explained_percent = format!("{:.1}", unit.explained_percent),
+                heap = unit.heap
+            ),
         ),
     ];
     if let Some(cadence) = unit.cadence {
-        let value = format!("{:.0} s, {:.1} an hour", cadence.seconds, cadence.per_hour);
+        let value = say!(
+            "{seconds} s, {per_hour} an hour",
+            seconds = format!("{:.0}", cadence.seconds),
+            per_hour = format!("{:.1}", cadence.per_hour)
+        );
         evidence.push(self::evidence("one every", value));
     }
     if let Some((period, what)) = unit.timers.first() {
-        evidence.push(self::evidence("a timer that runs as often", format!("{period} ms: {what}")));
+        evidence.push(self::evidence(
+            "a timer that runs as often",
+            say!("{period} ms: {what}", period, what),
+        ));
     }
     let types = unit.companions.iter().filter(|it| it.dimension == Dimension::Type);
     let types = types.take(4).map(|it| it.name.clone()).collect::<Vec<_>>().join(", ");
     if !types.is_empty() {
         evidence.push(self::evidence("as many more objects of", types));
     }
-    let mut next_steps = vec![format!(
-        "See what stands in them: `oomscope blocks DUMP --size {:#x}`",
-        unit.parts.first().map_or(0, |it| it.0)
+    let mut next_steps = vec![say!(
+        "See what stands in them: `oomscope blocks DUMP --size {first}`",
+        first = format!("{:#x}", unit.parts.first().map_or(0, |it| it.0))
     )];
-    next_steps.push("See who allocates them: `oomscope allocs DUMP`".to_owned());
+    next_steps.push(say!("See who allocates them: `oomscope allocs DUMP`"));
     let sure = matches!(it.relation, Relation::SameProcess) && 90.0 <= unit.explained_percent;
     Some(Finding {
         id: check.id,
         confidence: if sure { Confidence::Certain } else { confidence(it) },
-        headline: format!(
-            "{} units of {} leak in heap {}",
-            unit.units,
-            units(unit.unit_bytes),
-            unit.heap
+        headline: say!(
+            "{unit} units of {unit_bytes} leak in heap {heap}",
+            unit = unit.units,
+            unit_bytes = units(unit.unit_bytes),
+            heap = unit.heap
         ),
         evidence,
         next_steps,
@@ -218,7 +235,11 @@ fn handles(check: &GrowthCheck, it: &Comparison) -> Option<Finding> {
     Some(Finding {
         id: check.id,
         confidence: confidence(it),
-        headline: format!("{} more handles of type {}", growth.change_count, growth.key.name),
+        headline: say!(
+            "{change_count} more handles of type {key}",
+            change_count = growth.change_count,
+            key = growth.key.name
+        ),
         evidence: told(growth),
         next_steps: next_steps(it),
         bytes: 0,
@@ -233,9 +254,13 @@ fn threads(check: &GrowthCheck, it: &Comparison) -> Option<Finding> {
     Some(Finding {
         id: check.id,
         confidence: confidence(it),
-        headline: format!("{} more threads ({share:.0} %)", growth.change_count),
+        headline: say!(
+            "{change_count} more threads ({share} %)",
+            change_count = growth.change_count,
+            share = format!("{:.0}", share)
+        ),
         evidence: told(growth),
-        next_steps: vec!["See what the new ones wait for: `oomscope threads DUMP`".to_owned()],
+        next_steps: vec![say!("See what the new ones wait for: `oomscope threads DUMP`")],
         bytes: 0,
     })
 }

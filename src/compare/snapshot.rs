@@ -7,6 +7,7 @@ use crate::owners::{self, Usage};
 use crate::process::Process;
 use crate::stacks::Frame;
 use crate::table::units;
+use crate::words::term;
 
 /// Allocation stacks that are kept, the most bytes first.
 const STACKS: usize = 4096;
@@ -78,7 +79,7 @@ impl Dimension {
 
     /// For people.
     pub fn label(self) -> &'static str {
-        match self {
+        term(match self {
             Dimension::Total => "In all",
             Dimension::Usage => "By usage",
             Dimension::Heap => "By heap (committed)",
@@ -89,7 +90,7 @@ impl Dimension {
             Dimension::Handle => "Handles",
             Dimension::Thread => "Threads",
             Dimension::Module => "Modules",
-        }
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::process::Process;
 use crate::space::{Memory, Va};
 use crate::symbols::Names;
 use crate::table::DumpText;
+use crate::words::term;
 
 pub use kind::Kind;
 
@@ -49,7 +50,16 @@ impl Content {
 
     /// Kind and detail in one line for people: "PNG picture, 16 x 16".
     pub fn text(&self) -> DumpText {
-        let mut text = self.kind.words().to_owned();
+        self.described(term(self.kind.words()))
+    }
+
+    /// The same in English, whatever language the report is in: what known causes look for.
+    pub(crate) fn plain_text(&self) -> DumpText {
+        self.described(self.kind.words())
+    }
+
+    fn described(&self, kind: &str) -> DumpText {
+        let mut text = kind.to_owned();
         if !self.detail.is_empty() {
             let detail = self.detail.raw();
             let quoted = self.kind.is_text();

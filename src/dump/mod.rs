@@ -18,10 +18,10 @@ mod bytes;
 pub(crate) mod source;
 pub mod streams;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use thiserror::Error;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -32,16 +32,16 @@ use streams::{MEMORY64_LIST, Stream};
 
 use crate::limits::Limits;
 use crate::notes::{Note, Notes, Place};
+use crate::say;
+use crate::words::term;
 
 /// Why a dump could not be analyzed at all.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The file cannot be opened or mapped.
-    #[error("{0}")]
     Open(std::io::Error),
     /// The file is something else.
-    #[error("this is {what}")]
     NotADump {
         /// What it is.
         what: &'static str,
@@ -49,9 +49,6 @@ pub enum Error {
         hint: &'static str,
     },
     /// A structure does not fit in the file.
-    #[error(
-        "{what} at offset {offset:#x} needs {needed} bytes, but the file ends at {file_len:#x}"
-    )]
     PastEnd {
         /// The structure's name.
         what: &'static str,
@@ -63,7 +60,6 @@ pub enum Error {
         file_len: u64,
     },
     /// A structure is there, but makes no sense.
-    #[error("{what} at offset {offset:#x}: {why}")]
     Malformed {
         /// The structure's name.
         what: &'static str,
@@ -74,15 +70,37 @@ pub enum Error {
     },
 }
 
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |it: &u64| format!("{it:#x}");
+        f.write_str(&match self {
+            Error::Open(error) => error.to_string(),
+            Error::NotADump { what, .. } => say!("this is {what}", what = term(what)),
+            Error::PastEnd { what, offset, needed, file_len } => say!(
+                "{what} at offset {offset} needs {needed} bytes, but the file ends at {end}",
+                what,
+                offset = hex(offset),
+                needed,
+                end = hex(file_len)
+            ),
+            Error::Malformed { what, offset, why } => {
+                say!("{what} at offset {offset}: {why}", what, offset = hex(offset), why)
+            }
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
 impl Error {
     /// Something that the reader of the message can do.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::NotADump { hint, .. } => Some(hint),
+            Error::NotADump { hint, .. } => Some(term(hint)),
             Error::PastEnd { .. } => {
-                Some("the copy may have stopped early; compare its size with the original")
+                Some(term("the copy may have stopped early; compare its size with the original"))
             }
-            Error::Malformed { .. } => Some("copy the dump again from where it was written"),
+            Error::Malformed { .. } => Some(term("copy the dump again from where it was written")),
             Error::Open(_) => None,
         }
     }

@@ -5,6 +5,7 @@ use super::signs::{
     used_below_ceiling,
 };
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::space::ALLOCATION_GRANULARITY;
 use crate::table::{units, units_exact};
 
@@ -50,16 +51,14 @@ impl Check for AddressSpaceExhausted {
         let mut next_steps = Vec::new();
         if case.process.bitness == 32 {
             if case.process.ceiling.large_address_aware == Some(false) {
-                next_steps.push(
-                    "Link the program with /LARGEADDRESSAWARE (or run editbin /LARGEADDRESSAWARE on it): \
-                     on 64-bit Windows the ceiling becomes 4 GiB."
-                        .to_owned(),
-                );
+                next_steps.push(say!(
+                    "Link the program with /LARGEADDRESSAWARE (or run editbin \
+                          /LARGEADDRESSAWARE on it): on 64-bit Windows the ceiling becomes 4 GiB."
+                ));
             }
-            next_steps
-                .push("Build the program for 64 bits: the ceiling becomes 128 TiB.".to_owned());
+            next_steps.push(say!("Build the program for 64 bits: the ceiling becomes 128 TiB."));
         }
-        next_steps.push("See `oomscope map DUMP` for who holds the addresses.".to_owned());
+        next_steps.push(say!("See `oomscope map DUMP` for who holds the addresses."));
         Some(Finding {
             id: self.id(),
             confidence: if allocation_failed(case) || small {
@@ -67,10 +66,10 @@ impl Check for AddressSpaceExhausted {
             } else {
                 Confidence::Likely
             },
-            headline: format!(
-                "The {} address space is full: the largest free range is {}",
-                units(ceiling),
-                units(largest)
+            headline: say!(
+                "The {ceiling} address space is full: the largest free range is {largest}",
+                ceiling = units(ceiling),
+                largest = units(largest)
             ),
             evidence,
             next_steps,

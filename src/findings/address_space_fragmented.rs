@@ -4,7 +4,9 @@ use super::signs::{
     USUAL_RESERVATION, address_space_evidence, exception_evidence, failed_request, free_is_known,
 };
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::table::{units, units_exact};
+use crate::words::term;
 
 /// Fires when more than a tenth is free, but no hole takes the failed request.
 pub(super) struct AddressSpaceFragmented;
@@ -41,22 +43,24 @@ impl Check for AddressSpaceFragmented {
         let mut evidence = address_space_evidence(case);
         evidence.push(match request {
             Some(size) => Evidence::new("failed request", units_exact(size)),
-            None => Evidence::new("needed", "16 MiB, what heaps and the GC reserve at a time"),
+            None => {
+                Evidence::new("needed", term("16 MiB, what heaps and the GC reserve at a time"))
+            }
         });
         evidence.extend(exception_evidence(case));
         Some(Finding {
             id: self.id(),
             confidence: if request.is_some() { Confidence::Certain } else { Confidence::Likely },
-            headline: format!(
-                "{} of address space are free, but the largest piece that can be had is {}",
-                units(free),
-                units(largest)
+            headline: say!(
+                "{free} of address space are free, but the largest piece that can be had is \
+                 {largest}",
+                free = units(free),
+                largest = units(largest)
             ),
             evidence,
             next_steps: vec![
-                "See `oomscope map DUMP --regions` for what stands between the holes.".to_owned(),
-                "Build the program for 64 bits, or reserve large buffers once and early."
-                    .to_owned(),
+                say!("See `oomscope map DUMP --regions` for what stands between the holes."),
+                say!("Build the program for 64 bits, or reserve large buffers once and early."),
             ],
             bytes: free,
         })

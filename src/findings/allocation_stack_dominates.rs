@@ -3,6 +3,7 @@
 use super::signs::{Basis, NOTEWORTHY, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::owners::Usage;
+use crate::say;
 use crate::stacks::Frame;
 use crate::table::{percent, units};
 
@@ -25,12 +26,12 @@ impl Check for AllocationStackDominates {
     }
 
     fn explain(&self) -> &'static str {
-        "The process recorded who allocates (gflags +ust, or page heap), and one call stack holds at \
-         least half of what native heaps have given out. Everything it allocated is still there: \
-         either it belongs there, as a cache, or it is never freed.\n\n\
-         Read the stack from the innermost call that is not the allocator's: that code owns the \
-         blocks, or hands them to who should free them. `oomscope allocs DUMP` shows the whole \
-         stack and all others; two dumps tell whether it grows."
+        "The process recorded who allocates (gflags +ust, or page heap), and one call stack holds \
+         at least half of what native heaps have given out. Everything it allocated is still \
+         there: either it belongs there, as a cache, or it is never freed.\n\nRead the stack from \
+         the innermost call that is not the allocator's: that code owns the blocks, or hands them \
+         to who should free them. `oomscope allocs DUMP` shows the whole stack and all others; two \
+         dumps tell whether it grows."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -50,19 +51,28 @@ impl Check for AllocationStackDominates {
         let share = percent(bytes, busy);
         let mut evidence = vec![Evidence::new(
             "held",
-            format!("{} in {} blocks, {share:.1} % of {}", units(bytes), stack.count, units(busy)),
+            say!(
+                "{size} in {stack} blocks, {share} % of {busy}",
+                size = units(bytes),
+                stack = stack.count,
+                share = format!("{:.1}", share),
+                busy = units(busy)
+            ),
         )];
         let calls = stack.frames.iter().take(FRAMES);
         evidence.extend(calls.map(|it| Evidence::new("call", it.text())));
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("{} allocated {} that is still there", owner.text(), units(bytes)),
+            headline: say!(
+                "{owner} allocated {size} that is still there",
+                owner = owner.text(),
+                size = units(bytes)
+            ),
             evidence,
             next_steps: vec![
-                "See the whole stack: `oomscope allocs DUMP`".to_owned(),
-                "Take a second dump some hours later and compare: what grows is told by two."
-                    .to_owned(),
+                say!("See the whole stack: `oomscope allocs DUMP`"),
+                say!("Take a second dump some hours later and compare: what grows is told by two."),
             ],
             bytes,
         })

@@ -4,6 +4,7 @@ use super::signs::{
     USUAL_RESERVATION, exception_evidence, failed_request, free_is_known, native_oom,
 };
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::table::{percent, units};
 
 /// Fires when less than a hundredth of the commit limit is left.
@@ -27,10 +28,10 @@ impl Check for CommitLimitReached {
         "Every committed page needs a place in memory or in the page file, and less than a \
          hundredth of what the system (or the job object that the process runs in) can promise is \
          left. Allocations fail in every process, also in those that are not to blame, and 64-bit \
-         processes are no exception.\n\n\
-         Compare this process's private bytes with the system's commit charge: when they are small, \
-         the memory is somewhere else. A larger page file raises the limit; a fixed-size or \
-         switched-off page file lowers it. In containers and services look at the job's limit."
+         processes are no exception.\n\nCompare this process's private bytes with the system's \
+         commit charge: when they are small, the memory is somewhere else. A larger page file \
+         raises the limit; a fixed-size or switched-off page file lowers it. In containers and \
+         services look at the job's limit."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -46,22 +47,24 @@ impl Check for CommitLimitReached {
             .into_iter()
             .flatten()
             .find(|&(_, committed, limit)| reached(committed, limit));
-        let mut next_steps = vec![
-            "Compare the private bytes of all processes (Task Manager, column Commit size): the one \
-             that grows may be another."
-                .to_owned(),
-        ];
+        let mut next_steps = vec![say!(
+            "Compare the private bytes of all processes (Task Manager, column Commit size): the \
+             one that grows may be another."
+        )];
         if let Some((whose, committed, limit)) = hit {
             if whose == "job" {
-                next_steps.insert(
-                    0,
-                    "Raise the memory limit of the job, service or container.".to_owned(),
-                );
+                next_steps
+                    .insert(0, say!("Raise the memory limit of the job, service or container."));
             } else {
-                next_steps.push("Let Windows manage the page file, or make it larger.".to_owned());
+                next_steps.push(say!("Let Windows manage the page file, or make it larger."));
             }
             let share = percent(committed, limit);
-            let charge = format!("{} of {} ({share:.1} %)", units(committed), units(limit));
+            let charge = say!(
+                "{committed} of {limit} ({share} %)",
+                committed = units(committed),
+                limit = units(limit),
+                share = format!("{:.1}", share)
+            );
             let label = if whose == "job" { "job commit" } else { "system commit" };
             let mut evidence = vec![
                 Evidence::new(label, charge),
@@ -71,11 +74,13 @@ impl Check for CommitLimitReached {
             return Some(Finding {
                 id: self.id(),
                 confidence: Confidence::Certain,
-                headline: format!(
-                    "The {whose} has {} of its {} commit limit left; this process holds {}",
-                    units(limit.saturating_sub(committed)),
-                    units(limit),
-                    units(private)
+                headline: say!(
+                    "The {whose} has {committed} of its {limit} commit limit left; this process \
+                     holds {private}",
+                    whose,
+                    committed = units(limit.saturating_sub(committed)),
+                    limit = units(limit),
+                    private = units(private)
                 ),
                 evidence,
                 next_steps,
@@ -98,7 +103,10 @@ impl Check for CommitLimitReached {
         Some(Finding {
             id: self.id(),
             confidence: if by_code { Confidence::Likely } else { Confidence::Possible },
-            headline: format!("An allocation failed with {code} while there were addresses for it"),
+            headline: say!(
+                "An allocation failed with {code} while there were addresses for it",
+                code
+            ),
             evidence,
             next_steps,
             bytes: private,

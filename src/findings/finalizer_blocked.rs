@@ -1,6 +1,7 @@
 //! Dead objects pile up because the finalizer is stuck.
 
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::stacks::{Frame, Stack};
 
 /// Objects that may wait while everything is well.
@@ -22,12 +23,12 @@ impl Check for FinalizerBlocked {
 
     fn explain(&self) -> &'static str {
         "A hundred dead objects or more wait to be finalized, and the one thread that finalizes is \
-         in the middle of a finalizer: its stack refers to an object that has one. While it is stuck, \
-         nothing that has a finalizer is ever freed, and neither is what such objects hold: native \
-         memory, handles, sockets.\n\n\
-         Look at its stack. A finalizer must not take locks, wait, or call into a thread with a \
-         message loop (an STA COM object that was made on a thread which is blocked is the classic). \
-         Dispose objects instead of leaving them to the finalizer."
+         in the middle of a finalizer: its stack refers to an object that has one. While it is \
+         stuck, nothing that has a finalizer is ever freed, and neither is what such objects hold: \
+         native memory, handles, sockets.\n\nLook at its stack. A finalizer must not take locks, \
+         wait, or call into a thread with a message loop (an STA COM object that was made on a \
+         thread which is blocked is the classic). Dispose objects instead of leaving them to the \
+         finalizer."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -59,13 +60,17 @@ impl Check for FinalizerBlocked {
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Likely,
-            headline: format!(
-                "{} dead objects wait for the finalizer, thread {thread:#x}, which is busy with {busy}",
-                queue.ready
+            headline: say!(
+                "{ready} dead objects wait for the finalizer, thread {thread}, which is busy with \
+                 {busy}",
+                ready = queue.ready,
+                thread = format!("{:#x}", thread),
+                busy
             ),
             evidence,
-            next_steps: vec![format!(
-                "See what it waits for: oomscope threads DUMP --thread {thread:#x}"
+            next_steps: vec![say!(
+                "See what it waits for: oomscope threads DUMP --thread {thread}",
+                thread = format!("{:#x}", thread)
             )],
             bytes: 0,
         })

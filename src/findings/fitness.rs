@@ -2,8 +2,10 @@
 
 use crate::notes::{Note, Notes, Place};
 use crate::process::Process;
+use crate::say;
 use crate::space::{RegionType, State, Va};
 use crate::table::{percent, units};
+use crate::words::term;
 
 /// One answer, what it needs, and whether that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub fn fitness(process: &Process, notes: &mut Notes) -> Vec<Fitness> {
     let regions = process.regions.as_slice().len();
     let map = process.map_is_whole;
     let map_detail =
-        if map { format!("{regions} regions") } else { "no MemoryInfoList stream".to_owned() };
+        if map { say!("{regions} regions", regions) } else { say!("no MemoryInfoList stream") };
     let captured = captured(process);
     let writer = writer(process, &captured);
     if let Some(va) = captured.first_missing {
@@ -43,15 +45,25 @@ pub fn fitness(process: &Process, notes: &mut Notes) -> Vec<Fitness> {
     let readable = headers.filter(|&&it| process.memory.u32(it).is_some()).count();
     let native = captured.enough() && (readable == heaps || heaps == 0);
     let native_detail = match (process.peb.is_some(), heaps) {
-        (false, _) => format!("PEB not captured; {}{writer}", captured.text()),
-        (true, 0) => format!("the PEB lists no heaps; {}{writer}", captured.text()),
+        (false, _) => {
+            say!("PEB not captured; {captured}{writer}", captured = captured.text(), writer)
+        }
+        (true, 0) => {
+            say!("the PEB lists no heaps; {captured}{writer}", captured = captured.text(), writer)
+        }
         (true, _) => {
-            format!("{readable} of {heaps} heap headers captured; {}{writer}", captured.text())
+            say!(
+                "{readable} of {heaps} heap headers captured; {captured}{writer}",
+                readable,
+                heaps,
+                captured = captured.text(),
+                writer
+            )
         }
     };
     let managed = process.runtimes.is_empty() || captured.enough();
     let managed_detail = match process.runtimes.first() {
-        None => "no .NET runtime in the process".to_owned(),
+        None => say!("no .NET runtime in the process"),
         Some(_) => format!("{}{writer}", captured.text()),
     };
     let stacks = process.threads.iter().filter(|it| {
@@ -86,7 +98,7 @@ pub fn fitness(process: &Process, notes: &mut Notes) -> Vec<Fitness> {
             answer: "stacks",
             needs: "registers and stack memory of every thread",
             present: stacks == threads && threads != 0,
-            detail: format!("{stacks} of {threads} threads"),
+            detail: say!("{stacks} of {threads} threads", stacks, threads),
             capture: missing(stacks == threads && threads != 0),
         },
         Fitness {
@@ -110,9 +122,9 @@ fn writer(process: &Process, captured: &CapturedShare) -> &'static str {
         return "";
     }
     if process.written_with & WITH_PRIVATE_MEMORY != 0 {
-        return "; written as procdump -mp does, which leaves out the largest private areas";
+        return term("; written as procdump -mp does, which leaves out the largest private areas");
     }
-    "; written without full memory"
+    term("; written without full memory")
 }
 
 /// How much of the committed private memory the dump holds.
@@ -131,13 +143,17 @@ impl CapturedShare {
 
     fn text(&self) -> String {
         if !self.map {
-            return format!("{} captured of an unknown whole", units(self.captured));
+            return say!(
+                "{captured} captured of an unknown whole",
+                captured = units(self.captured)
+            );
         }
         let share = percent(self.captured, self.committed);
-        format!(
-            "{} of {} private bytes captured ({share:.1} %)",
-            units(self.captured),
-            units(self.committed)
+        say!(
+            "{captured} of {committed} private bytes captured ({share} %)",
+            captured = units(self.captured),
+            committed = units(self.committed),
+            share = format!("{:.1}", share)
         )
     }
 }

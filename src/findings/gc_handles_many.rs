@@ -2,6 +2,7 @@
 
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::managed::type_label;
+use crate::say;
 
 /// Pinned objects hinder the collector long before they are many in bytes.
 const PINNED: u64 = 10_000;
@@ -21,12 +22,12 @@ impl Check for GcHandlesMany {
     }
 
     fn explain(&self) -> &'static str {
-        "The process holds 10,000 pinned GC handles or more, or 100,000 of another kind. A strong or \
-         pinned handle keeps its object alive until it is freed (GCHandle.Free, Marshal and interop \
-         code, native callbacks); a pinned one also keeps the collector from moving it, which leaves \
-         gaps. Weak and dependent handles (ConditionalWeakTable, event managers) keep nothing alive, \
-         but each collection visits them all.\n\n\
-         Look at the types of their objects: they name the code that makes the handles."
+        "The process holds 10,000 pinned GC handles or more, or 100,000 of another kind. A strong \
+         or pinned handle keeps its object alive until it is freed (GCHandle.Free, Marshal and \
+         interop code, native callbacks); a pinned one also keeps the collector from moving it, \
+         which leaves gaps. Weak and dependent handles (ConditionalWeakTable, event managers) keep \
+         nothing alive, but each collection visits them all.\n\nLook at the types of their \
+         objects: they name the code that makes the handles."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -45,12 +46,16 @@ impl Check for GcHandlesMany {
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Likely,
-            headline: format!("The process holds {} {} GC handles", row.count, row.kind),
+            headline: say!(
+                "The process holds {row} {kind} GC handles",
+                row = row.count,
+                kind = row.kind
+            ),
             evidence: vec![
                 Evidence::new("handles", format!("{} {}", row.count, row.kind)),
                 Evidence::new("most are of", types.collect::<Vec<_>>().join(", ")),
             ],
-            next_steps: vec!["See all kinds: oomscope managed DUMP --handles".to_owned()],
+            next_steps: vec![say!("See all kinds: oomscope managed DUMP --handles")],
             bytes: 0,
         })
     }

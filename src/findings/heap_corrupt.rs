@@ -1,7 +1,9 @@
 //! Somebody wrote where the heap keeps its own records.
 
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::table::units_exact;
+use crate::words::term;
 
 /// Fires when a header of a block does not decode, or disagrees with its neighbor.
 pub(super) struct HeapCorrupt;
@@ -34,13 +36,15 @@ impl Check for HeapCorrupt {
             .max_by_key(|(heap, walk)| (walk.corrupt_blocks, std::cmp::Reverse(heap.address)))?;
         let first = walk.corrupt.first()?;
         let neighbor =
-            |va: Option<u64>| va.map_or("unknown".to_owned(), |it| format!("{it:#010x}"));
+            |va: Option<u64>| va.map_or(term("unknown").to_owned(), |it| format!("{it:#010x}"));
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Likely,
-            headline: format!(
-                "{} block headers of heap {:#010x} are damaged, the first at {:#010x}",
-                walk.corrupt_blocks, heap.address, first.address
+            headline: say!(
+                "{corrupt_blocks} block headers of heap {heap} are damaged, the first at {first}",
+                corrupt_blocks = walk.corrupt_blocks,
+                heap = format!("{:#010x}", heap.address),
+                first = format!("{:#010x}", first.address)
             ),
             evidence: vec![
                 Evidence::new("heap", format!("{:#010x}", heap.address)),
@@ -53,10 +57,14 @@ impl Check for HeapCorrupt {
                 Evidence::new("not walked", units_exact(walk.skipped_bytes)),
             ],
             next_steps: vec![
-                "Look at the block in front of the damage; its owner may have written past its end."
-                    .to_owned(),
-                "Set gflags /p /enable program.exe /full and run until it stops where it writes."
-                    .to_owned(),
+                say!(
+                    "Look at the block in front of the damage; its owner may have written past its \
+                     end."
+                ),
+                say!(
+                    "Set gflags /p /enable program.exe /full and run until it stops where it \
+                     writes."
+                ),
             ],
             bytes: walk.skipped_bytes,
         })

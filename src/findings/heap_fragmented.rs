@@ -3,6 +3,7 @@
 use super::signs::NOTEWORTHY;
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::owners::Heap;
+use crate::say;
 use crate::table::{percent, units};
 
 /// Fires when the free blocks of a heap are half of what it committed.
@@ -20,10 +21,9 @@ impl Check for HeapFragmented {
     fn explain(&self) -> &'static str {
         "Half or more of what a native heap committed is free blocks: memory that the process pays \
          for and nobody uses. The heap cannot give it back, because busy blocks stand between the \
-         free ones.\n\n\
-         It follows a peak of many small allocations, or blocks of long and short life in one heap. \
-         Give short-lived bulk data a heap of its own, and destroy it. It is no leak: the free \
-         blocks are used again."
+         free ones.\n\nIt follows a peak of many small allocations, or blocks of long and short \
+         life in one heap. Give short-lived bulk data a heap of its own, and destroy it. It is no \
+         leak: the free blocks are used again."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -37,17 +37,24 @@ impl Check for HeapFragmented {
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("heap {:#010x} holds {} in free blocks", heap.address, units(free)),
+            headline: say!(
+                "heap {heap} holds {free} in free blocks",
+                heap = format!("{:#010x}", heap.address),
+                free = units(free)
+            ),
             evidence: vec![
                 Evidence::new("heap", format!("{:#010x}", heap.address)),
                 Evidence::new(
                     "free of committed",
-                    format!("{} of {} ({share:.1} %)", units(free), units(heap.committed_bytes)),
+                    say!(
+                        "{free} of {committed_bytes} ({share} %)",
+                        free = units(free),
+                        committed_bytes = units(heap.committed_bytes),
+                        share = format!("{:.1}", share)
+                    ),
                 ),
             ],
-            next_steps: vec![
-                "Give short-lived bulk data a heap of its own (HeapCreate).".to_owned(),
-            ],
+            next_steps: vec![say!("Give short-lived bulk data a heap of its own (HeapCreate).")],
             bytes: free,
         })
     }

@@ -4,7 +4,9 @@ use super::signs::{Basis, NOTEWORTHY, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::contents::ContentGroup;
 use crate::owners::Usage;
+use crate::say;
 use crate::table::units;
+use crate::words::term;
 
 /// Fires when blocks that repeat what another block holds have at least half of what is busy in
 /// native heaps, and these hold at least half of the memory.
@@ -25,13 +27,13 @@ impl Check for IdenticalBlocks {
     }
 
     fn explain(&self) -> &'static str {
-        "At least half of what is allocated from native heaps are copies: blocks that hold, byte for \
-         byte, what another block of the same size holds. The same thing was made or loaded again \
-         and again, and each copy was kept: a file or a certificate list that is read for each \
-         request, a buffer that is filled and forgotten.\n\n\
-         What they hold is named where it could be recognized; `oomscope blocks DUMP --size SIZE` \
-         lists them. Look for the code that makes it: with gflags /i program.exe +ust the next dump \
-         names it. Make it once and share it, or free it."
+        "At least half of what is allocated from native heaps are copies: blocks that hold, byte \
+         for byte, what another block of the same size holds. The same thing was made or loaded \
+         again and again, and each copy was kept: a file or a certificate list that is read for \
+         each request, a buffer that is filled and forgotten.\n\nWhat they hold is named where it \
+         could be recognized; `oomscope blocks DUMP --size SIZE` lists them. Look for the code \
+         that makes it: with gflags /i program.exe +ust the next dump names it. Make it once and \
+         share it, or free it."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -53,29 +55,32 @@ impl Check for IdenticalBlocks {
         let most = groups.iter().max_by_key(|it| (held(it), std::cmp::Reverse(it.sample)))?;
         let exact = groups.iter().all(|it| it.is_exact());
         let told = |it: &&&ContentGroup| {
-            let about = if it.is_exact() { "" } else { "about " };
-            let value = format!(
-                "{:#x} x {about}{} of {} equal: {}",
-                it.size_bytes,
-                it.estimated_identical(),
-                it.count,
-                it.content.text().for_terminal()
+            let about = if it.is_exact() { "" } else { term("about ") };
+            let value = say!(
+                "{size_bytes} x {about}{estimated_identical} of {count} equal: {content}",
+                size_bytes = format!("{:#x}", it.size_bytes),
+                about,
+                estimated_identical = it.estimated_identical(),
+                count = it.count,
+                content = it.content.text().for_terminal()
             );
             Evidence::new("size x copies", value)
         };
         Some(Finding {
             id: self.id(),
             confidence: if exact { Confidence::Certain } else { Confidence::Likely },
-            headline: format!(
-                "copies of the same bytes hold {} of native heaps, most of them {}",
-                units(bytes),
-                most.content.text().for_terminal()
+            headline: say!(
+                "copies of the same bytes hold {size} of native heaps, most of them {content}",
+                size = units(bytes),
+                content = most.content.text().for_terminal()
             ),
             evidence: groups.iter().take(TOLD).collect::<Vec<_>>().iter().map(told).collect(),
             next_steps: vec![
-                format!("See what they hold: `oomscope blocks DUMP --size {:#x}`", most.size_bytes),
-                "Take a second dump some hours later and compare: what grows is told by two."
-                    .to_owned(),
+                say!(
+                    "See what they hold: `oomscope blocks DUMP --size {size_bytes}`",
+                    size_bytes = format!("{:#x}", most.size_bytes)
+                ),
+                say!("Take a second dump some hours later and compare: what grows is told by two."),
             ],
             bytes,
         })

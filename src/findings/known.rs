@@ -11,7 +11,10 @@ use serde::Deserialize;
 use super::{Case, Confidence, Evidence, Finding};
 use crate::contents::{ContentGroup, Kind};
 use crate::owners::Heap;
+use crate::say;
 use crate::table::{percent, units};
+use crate::words::term;
+use crate::words::translated;
 
 /// Sizes that are told.
 const TOLD: usize = 3;
@@ -111,20 +114,20 @@ impl KnownCause {
         let it: Self = toml::from_str(text).map_err(|it| it.to_string())?;
         let kebab = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
         if it.id.is_empty() || !it.id.chars().all(kebab) {
-            return Err(format!("id `{}` is not in lowercase letters and dashes", it.id));
+            return Err(say!("id `{id}` is not in lowercase letters and dashes", id = it.id));
         }
         if !it.source.starts_with("https://") {
-            return Err("source is no https:// address".to_owned());
+            return Err(say!("source is no https:// address"));
         }
         if !Kind::ALL.iter().any(|kind| kind.id() == it.when.content) {
             let all: Vec<&str> = Kind::ALL.iter().map(|it| it.id()).collect();
-            return Err(format!("when.content is none of {}", all.join(", ")));
+            return Err(say!("when.content is none of {all}", all = all.join(", ")));
         }
         if it.when.least_count < 2 || it.next_steps.is_empty() {
-            return Err("when.least_count is 2 or more, and next_steps are not empty".to_owned());
+            return Err(say!("when.least_count is 2 or more, and next_steps are not empty"));
         }
         if !it.explain.trim().contains("\n\n") {
-            return Err("explain has what to do in a paragraph of its own".to_owned());
+            return Err(say!("explain has what to do in a paragraph of its own"));
         }
         Ok(it)
     }
@@ -132,7 +135,7 @@ impl KnownCause {
     /// The finding, when everything holds.
     fn check(&'static self, case: &Case<'_>) -> Option<Finding> {
         let loaded = |name: &String| {
-            let file = format!("{name}.dll");
+            let file = say!("{name}.dll", name);
             case.process.images.iter().any(|it| it.is(name) || it.is(&file))
         };
         if !self.when.modules.iter().all(loaded) {
@@ -169,8 +172,19 @@ impl KnownCause {
         let address = crate::table::address(heap.address, case.process.bitness);
         let share = percent(bytes, busy);
         let mut evidence = vec![
-            Evidence::new("copies", format!("{count}, of which {repeated} equal another one")),
-            Evidence::new("heap", format!("{address}, {share:.1} % of its {}", units(busy))),
+            Evidence::new(
+                "copies",
+                say!("{count}, of which {repeated} equal another one", count, repeated),
+            ),
+            Evidence::new(
+                "heap",
+                say!(
+                    "{address}, {share} % of its {busy}",
+                    address,
+                    share = format!("{:.1}", share),
+                    busy = units(busy)
+                ),
+            ),
         ];
         let groups = case.contents.groups.iter().filter(|it| it.heap == heap.address);
         for it in groups.filter(|it| self.is_of(it)).take(TOLD) {
@@ -184,14 +198,14 @@ impl KnownCause {
         }
         evidence.extend(signs.iter().map(|it| Evidence::new("sign", it.clone())));
         evidence.push(Evidence::new("source", self.source.clone()));
-        let headline = self.headline.replace("{count}", &count.to_string());
+        let headline = translated(&self.headline).replace("{count}", &count.to_string());
         let headline = headline.replace("{bytes}", &units(bytes)).replace("{heap}", &address);
         Some(Finding {
             id: &self.id,
             confidence: if signs.is_empty() { Confidence::Likely } else { Confidence::Certain },
             headline,
             evidence,
-            next_steps: self.next_steps.clone(),
+            next_steps: self.next_steps.iter().map(|it| translated(it).into_owned()).collect(),
             bytes,
         })
     }
@@ -200,7 +214,7 @@ impl KnownCause {
         let when = &self.when;
         it.content.kind.id() == when.content
             && when.oid.as_ref().is_none_or(|oid| it.content.oid.as_ref() == Some(oid))
-            && when.text.as_ref().is_none_or(|text| it.content.text().raw().contains(text))
+            && when.text.as_ref().is_none_or(|text| it.content.plain_text().raw().contains(text))
     }
 }
 
@@ -211,12 +225,12 @@ impl Sign {
             let text = self.text.as_deref().unwrap_or_default();
             let group = case.contents.groups.iter().find(|it| {
                 let of_kind = it.heap == heap.address && it.content.kind.id() == kind;
-                of_kind && it.content.text().raw().contains(text)
+                of_kind && it.content.plain_text().raw().contains(text)
             })?;
-            return Some(format!(
-                "{} blocks hold {}",
-                group.count,
-                group.content.text().for_terminal()
+            return Some(say!(
+                "{group} blocks hold {content}",
+                group = group.count,
+                content = group.content.text().for_terminal()
             ));
         }
         if let Some(function) = &self.function {
@@ -226,11 +240,11 @@ impl Sign {
             let allocates = case.allocations.stacks.iter().any(|it| it.frames.iter().any(named));
             let runs = case.stacks.iter().any(|it| it.frames.iter().any(named));
             let place = match (allocates, runs) {
-                (true, _) => "an allocation stack",
-                (false, true) => "a thread's stack",
+                (true, _) => term("an allocation stack"),
+                (false, true) => term("a thread's stack"),
                 _ => return None,
             };
-            return Some(format!("{function} is on {place}"));
+            return Some(say!("{function} is on {place}", function, place));
         }
         let module = self.waits_in.as_ref()?;
         let inside = |it: &&crate::stacks::Stack| {
@@ -239,7 +253,11 @@ impl Sign {
         };
         let stack = case.stacks.iter().find(inside)?;
         let thread = case.process.threads.get(stack.thread)?;
-        Some(format!("thread {:#x} waits in {module}", thread.id))
+        Some(say!(
+            "thread {thread} waits in {module}",
+            thread = format!("{:#x}", thread.id),
+            module
+        ))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The large object heap is full of holes.
 
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::table::{percent, units};
 
 /// Share of the large object heap that is free between objects.
@@ -22,9 +23,9 @@ impl Check for LargeObjectHeapFragmented {
 
     fn explain(&self) -> &'static str {
         "Two fifths or more of the large object heap, and 16 MiB at least, are gaps between its \
-         objects. Objects of 85,000 bytes and more are not moved by ordinary collections, so a gap is \
-         of use only for what fits into it: the heap grows while much of it is free.\n\n\
-         Rent large arrays (ArrayPool) instead of making new ones, or let it be compacted once: \
+         objects. Objects of 85,000 bytes and more are not moved by ordinary collections, so a gap \
+         is of use only for what fits into it: the heap grows while much of it is free.\n\nRent \
+         large arrays (ArrayPool) instead of making new ones, or let it be compacted once: \
          GCSettings.LargeObjectHeapCompactionMode = CompactOnce, then GC.Collect()."
     }
 
@@ -42,17 +43,18 @@ impl Check for LargeObjectHeapFragmented {
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!(
-                "{} of the large object heap ({share:.0} %) are gaps between objects",
-                units(free)
+            headline: say!(
+                "{free} of the large object heap ({share} %) are gaps between objects",
+                free = units(free),
+                share = format!("{:.0}", share)
             ),
             evidence: vec![
                 Evidence::new("free between large objects", units(free)),
                 Evidence::new("large objects", units(held)),
             ],
-            next_steps: vec![
-                "See which large arrays come and go: oomscope managed DUMP --stat".to_owned(),
-            ],
+            next_steps: vec![say!(
+                "See which large arrays come and go: oomscope managed DUMP --stat"
+            )],
             bytes: free,
         })
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::waits::waiting;
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::stacks::{Object, deadlocks};
+use crate::words::term;
 
 /// Locks that the finding names.
 const SHOWN_LOCKS: usize = 3;
@@ -24,17 +26,16 @@ impl Check for LockWait {
     }
 
     fn explain(&self) -> &'static str {
-        "Two or more threads wait for a critical section, a slim reader/writer lock or a .NET monitor. \
-         The thread that holds it is the one to look at: what it waits for is what all of them wait \
-         for. Critical sections say who holds them; the other two do not.\n\n\
-         When the owner waits for one of the waiters, it is a deadlock, and none of them ever goes \
-         on. Take locks in the same order everywhere. Otherwise hold the lock for less, and never \
-         across a call that leaves the process."
+        "Two or more threads wait for a critical section, a slim reader/writer lock or a .NET \
+         monitor. The thread that holds it is the one to look at: what it waits for is what all of \
+         them wait for. Critical sections say who holds them; the other two do not.\n\nWhen the \
+         owner waits for one of the waiters, it is a deadlock, and none of them ever goes on. Take \
+         locks in the same order everywhere. Otherwise hold the lock for less, and never across a \
+         call that leaves the process."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
-        let next_steps =
-            vec!["See the whole stacks: `oomscope threads DUMP --wait lock`".to_owned()];
+        let next_steps = vec![say!("See the whole stacks: `oomscope threads DUMP --wait lock`")];
         let mut finding = waiting(case, self.id(), "lock", 2, "wait for a lock", next_steps)?;
         let (locks, owners) = held(case);
         // Behind what is waited for, before the threads that wait.
@@ -42,8 +43,10 @@ impl Check for LockWait {
         let cycles = deadlocks(case.process, case.stacks);
         if cycles.is_empty() {
             if let Some(owner) = owners.first() {
-                let step =
-                    format!("See what the owner does: `oomscope threads DUMP --thread {owner:#x}`");
+                let step = say!(
+                    "See what the owner does: `oomscope threads DUMP --thread {owner}`",
+                    owner = format!("{:#x}", owner)
+                );
                 finding.next_steps.insert(0, step);
             }
             return Some(finding);
@@ -51,15 +54,15 @@ impl Check for LockWait {
         let id = |idx: &usize| {
             let stack = case.stacks.get(*idx)?;
             let thread = case.process.threads.get(stack.thread)?;
-            Some(format!("thread {:#x}", thread.id))
+            Some(say!("thread {thread}", thread = format!("{:#x}", thread.id)))
         };
         let told = cycles.iter().take(SHOWN_CYCLES).map(|cycle| {
             let ids: Vec<String> = cycle.iter().chain(cycle.first()).filter_map(id).collect();
-            Evidence::new("deadlock", ids.join(" waits for "))
+            Evidence::new("deadlock", ids.join(term(" waits for ")))
         });
         finding.evidence.splice(0..0, told.collect::<Vec<_>>());
         let caught: usize = cycles.iter().map(Vec::len).sum();
-        finding.headline = format!("Deadlock: {caught} threads wait for each other");
+        finding.headline = say!("Deadlock: {caught} threads wait for each other", caught);
         let locks = || cycles.iter().flatten().filter_map(|&it| case.stacks.get(it));
         let sure = locks().flat_map(|it| &it.blockers).all(|it| it.sure);
         if !sure && finding.confidence == Confidence::Certain {
@@ -82,15 +85,20 @@ fn held(case: &Case<'_>) -> (Vec<Evidence>, Vec<u32>) {
     let mut locks: Vec<_> = locks.into_iter().collect();
     locks.sort_by_key(|(_, it)| std::cmp::Reverse(it.waiters));
     let told = locks.iter().take(SHOWN_LOCKS).map(|(address, it)| {
-        let gone = if it.known { "" } else { ", which is gone" };
-        let likely = if it.sure { "" } else { "likely " };
+        let gone = if it.known { "" } else { term(", which is gone") };
+        let likely = if it.sure { "" } else { term("likely ") };
         let waiters = match it.waiters {
-            1 => "1 thread waits".to_owned(),
-            it => format!("{it} threads wait"),
+            1 => say!("1 thread waits"),
+            it => say!("{it} threads wait", it),
         };
         let owner = it.owner;
-        let text = format!(
-            "{likely}critical section {address:#x}, held by thread {owner:#x}{gone}; {waiters}"
+        let text = say!(
+            "{likely}critical section {address}, held by thread {owner}{gone}; {waiters}",
+            likely,
+            address = format!("{:#x}", address),
+            owner = format!("{:#x}", owner),
+            gone,
+            waiters
         );
         Evidence::new("lock", text)
     });

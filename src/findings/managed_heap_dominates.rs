@@ -4,7 +4,9 @@ use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::managed::{Kind, type_label};
 use crate::owners::Usage;
+use crate::say;
 use crate::table::units;
+use crate::words::term;
 
 /// Types that are named.
 const TYPES: usize = 3;
@@ -22,25 +24,34 @@ impl Check for ManagedHeapDominates {
     }
 
     fn explain(&self) -> &'static str {
-        "The garbage-collected heap of .NET holds at least half of the memory: objects that are still \
-         reachable, or garbage that no collection has come by yet.\n\n\
-         Look for caches without a bound, static collections, event handlers that are never removed, \
-         and large arrays. A server GC keeps one heap per core and collects late by design; \
-         GCHeapHardLimit and GCConserveMemory bound it."
+        "The garbage-collected heap of .NET holds at least half of the memory: objects that are \
+         still reachable, or garbage that no collection has come by yet.\n\nLook for caches \
+         without a bound, static collections, event handlers that are never removed, and large \
+         arrays. A server GC keeps one heap per core and collects late by design; GCHeapHardLimit \
+         and GCConserveMemory bound it."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
         let mut share = dominates(case, &[Usage::ManagedHeap], Basis::Memory)?;
         for it in case.managed {
-            let version = it.version.as_deref().unwrap_or("unknown version");
-            let value =
-                format!("{} {version}, {} committed", it.runtime, units(it.committed_bytes));
+            let version = it.version.as_deref().unwrap_or(term("unknown version"));
+            let value = say!(
+                "{runtime} {version}, {committed_bytes} committed",
+                runtime = it.runtime,
+                version,
+                committed_bytes = units(it.committed_bytes)
+            );
             share.evidence.push(Evidence::new("runtime", value));
         }
         let types = case.objects.iter().flat_map(|it| &it.types);
         let types = types.filter(|it| it.shape.kind != Kind::Free).take(TYPES).map(|it| {
             let name = type_label(it.name.as_deref());
-            format!("{} in {} {name}", units(it.total_bytes), it.count)
+            say!(
+                "{total_bytes} in {count} {name}",
+                total_bytes = units(it.total_bytes),
+                count = it.count,
+                name
+            )
         });
         let types = types.collect::<Vec<_>>().join(", ");
         if !types.is_empty() {
@@ -49,12 +60,14 @@ impl Check for ManagedHeapDominates {
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("managed heaps {}", share.words),
+            headline: say!("managed heaps {words}", words = share.words),
             evidence: share.evidence,
             next_steps: vec![
-                "See what holds the largest types: oomscope managed DUMP --retained".to_owned(),
-                "Take a second dump later and see which types grow: oomscope compare BEFORE AFTER"
-                    .to_owned(),
+                say!("See what holds the largest types: oomscope managed DUMP --retained"),
+                say!(
+                    "Take a second dump later and see which types grow: oomscope compare BEFORE \
+                     AFTER"
+                ),
             ],
             bytes: share.bytes,
         })

@@ -2,7 +2,9 @@
 
 use super::signs::{exception_evidence, managed_oom};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::table::units_exact;
+use crate::words::term;
 
 /// Fires on an `OutOfMemoryException` in the exception record, or a failure that the GC recorded.
 pub(super) struct ManagedOomRecorded;
@@ -19,10 +21,10 @@ impl Check for ManagedOomRecorded {
     fn explain(&self) -> &'static str {
         "The .NET runtime says that it ran out of memory: the dump was written for an \
          OutOfMemoryException (exception E0434352 with HRESULT 8007000E), or the garbage collector \
-         keeps a record of a request that it could not serve, with its reason and size.\n\n\
-         It says that an allocation failed, not who holds the memory: the managed heap may be small. \
-         When an address-space or commit limit was hit, that is the verdict and this the symptom. \
-         When none was, look for a single absurd request (a huge array or string) or a heap limit \
+         keeps a record of a request that it could not serve, with its reason and size.\n\nIt says \
+         that an allocation failed, not who holds the memory: the managed heap may be small. When \
+         an address-space or commit limit was hit, that is the verdict and this the symptom. When \
+         none was, look for a single absurd request (a huge array or string) or a heap limit \
          (GCHeapHardLimit, a container)."
     }
 
@@ -39,19 +41,18 @@ impl Check for ManagedOomRecorded {
             evidence.push(Evidence::new("failed request", units_exact(oom.size_bytes)));
         }
         let headline = if thrown {
-            "The dump was written for a managed OutOfMemoryException"
+            term("The dump was written for a managed OutOfMemoryException")
         } else {
-            "The garbage collector recorded a request that it could not serve"
+            term("The garbage collector recorded a request that it could not serve")
         };
         Some(Finding {
             id: self.id(),
             confidence: if thrown { Confidence::Certain } else { Confidence::Likely },
             headline: headline.to_owned(),
             evidence,
-            next_steps: vec![
+            next_steps: vec![say!(
                 "Look at the managed/native split: the managed heap may not be what is large."
-                    .to_owned(),
-            ],
+            )],
             bytes: 0,
         })
     }

@@ -3,6 +3,7 @@
 use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Finding, Role};
 use crate::owners::Usage;
+use crate::say;
 
 /// Fires when mapped files and shared sections hold at least half.
 pub(super) struct MappedMemoryDominates;
@@ -17,9 +18,9 @@ impl Check for MappedMemoryDominates {
     }
 
     fn explain(&self) -> &'static str {
-        "Views of files and of page-file sections hold at least half. They are not private bytes, but \
-         they take addresses, and page-file sections are charged to the commit limit.\n\n\
-         Look for files that are mapped whole (databases, logs, game and map data), views that are \
+        "Views of files and of page-file sections hold at least half. They are not private bytes, \
+         but they take addresses, and page-file sections are charged to the commit limit.\n\nLook \
+         for files that are mapped whole (databases, logs, game and map data), views that are \
          never unmapped, and sections shared with a browser or a graphics process. A minidump does \
          not name the files; VMMap on the live process does."
     }
@@ -29,11 +30,14 @@ impl Check for MappedMemoryDominates {
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("mapped files and sections {}", share.words),
+            headline: say!("mapped files and sections {words}", words = share.words),
             evidence: share.evidence,
             next_steps: vec![
-                "See the views: `oomscope map DUMP --regions --usage mapped-file` and `--usage shareable`".to_owned(),
-                "Run VMMap on the live process: it names the files.".to_owned(),
+                say!(
+                    "See the views: `oomscope map DUMP --regions --usage mapped-file` and `--usage \
+                     shareable`"
+                ),
+                say!("Run VMMap on the live process: it names the files."),
             ],
             bytes: share.bytes,
         })

@@ -35,6 +35,7 @@ use crate::notes::{Note, Notes};
 use crate::owners::{Heap, Ledger, ManagedHeap};
 use crate::process::Process;
 use crate::stacks::Stack;
+use crate::words::term;
 
 pub use fitness::{Fitness, fitness};
 pub use verdict::Verdict;
@@ -59,6 +60,11 @@ impl Confidence {
             Confidence::Possible => "possible",
         }
     }
+
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        term(self.id())
+    }
 }
 
 /// A number that a finding rests on.
@@ -72,7 +78,7 @@ pub struct Evidence {
 
 impl Evidence {
     fn new(label: &'static str, value: impl Into<String>) -> Self {
-        Self { label, value: value.into() }
+        Self { label: term(label), value: value.into() }
     }
 }
 

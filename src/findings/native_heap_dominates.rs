@@ -3,6 +3,7 @@
 use super::signs::{Basis, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::owners::Usage;
+use crate::say;
 use crate::table::units;
 
 /// Fires when native heaps hold at least half.
@@ -18,11 +19,11 @@ impl Check for NativeHeapDominates {
     }
 
     fn explain(&self) -> &'static str {
-        "Native heaps (HeapAlloc, malloc, new, COM, and everything that Windows' own DLLs allocate) hold \
-         at least half of the memory. A managed memory profiler does not see them.\n\n\
-         Look at the largest heap: one heap that holds nearly all is usually one component. With \
-         gflags /i program.exe +ust and a new dump every block has the stack that allocated it. Two \
-         dumps, some hours apart, show what grows."
+        "Native heaps (HeapAlloc, malloc, new, COM, and everything that Windows' own DLLs \
+         allocate) hold at least half of the memory. A managed memory profiler does not see \
+         them.\n\nLook at the largest heap: one heap that holds nearly all is usually one \
+         component. With gflags /i program.exe +ust and a new dump every block has the stack that \
+         allocated it. Two dumps, some hours apart, show what grows."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -30,12 +31,12 @@ impl Check for NativeHeapDominates {
         // The largest heap of the side that is reported.
         let heaps = case.heaps.iter().filter(|it| !it.wow64_native);
         if let Some(largest) = heaps.clone().max_by_key(|it| it.committed_bytes) {
-            let value = format!(
-                "{:#010x}, {} committed in {} segments, {}",
-                largest.address,
-                units(largest.committed_bytes),
-                largest.segments.len(),
-                largest.kind.id(),
+            let value = say!(
+                "{largest}, {committed_bytes} committed in {segments} segments, {kind}",
+                largest = format!("{:#010x}", largest.address),
+                committed_bytes = units(largest.committed_bytes),
+                segments = largest.segments.len(),
+                kind = largest.kind.id()
             );
             share.evidence.push(Evidence::new("largest heap", value));
             share.evidence.push(Evidence::new("heaps", heaps.count().to_string()));
@@ -43,13 +44,14 @@ impl Check for NativeHeapDominates {
         Some(Finding {
             id: self.id(),
             confidence: Confidence::Certain,
-            headline: format!("native heaps {}", share.words),
+            headline: say!("native heaps {words}", words = share.words),
             evidence: share.evidence,
             next_steps: vec![
-                "See the heaps: `oomscope heaps DUMP`".to_owned(),
-                "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: the \
-                 dump then holds the stack of every allocation."
-                    .to_owned(),
+                say!("See the heaps: `oomscope heaps DUMP`"),
+                say!(
+                    "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: \
+                     the dump then holds the stack of every allocation."
+                ),
             ],
             bytes: share.bytes,
         })

@@ -2,7 +2,9 @@
 
 use super::signs::{address_space_evidence, allocation_failed, exception_evidence, free_is_known};
 use super::{ALL, Case, Check, Confidence, Evidence, Finding, Role};
+use crate::say;
 use crate::table::{percent, units};
+use crate::words::term;
 
 /// The thread that raised an exception other than one of memory: the process died of something
 /// else. Breakpoints and the like, which ask for a dump, are no failures.
@@ -28,12 +30,12 @@ impl Check for NotOutOfMemory {
     }
 
     fn explain(&self) -> &'static str {
-        "When this dump was written, no limit was near: addresses were to be had, and so was commit, \
-         as far as the dump can tell. The process may still be growing, or may have died of \
-         something else.\n\n\
-         For a process that grows, take a second dump later and compare. For one that died, look at \
-         the exception and its thread. When the failure is an OutOfMemoryException that the dump \
-         does not show, write the dump at the moment of the failure: procdump -ma -e 1 -f OutOfMemory <pid>."
+        "When this dump was written, no limit was near: addresses were to be had, and so was \
+         commit, as far as the dump can tell. The process may still be growing, or may have died \
+         of something else.\n\nFor a process that grows, take a second dump later and compare. For \
+         one that died, look at the exception and its thread. When the failure is an \
+         OutOfMemoryException that the dump does not show, write the dump at the moment of the \
+         failure: procdump -ma -e 1 -f OutOfMemory <pid>."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -50,7 +52,12 @@ impl Check for NotOutOfMemory {
             let (charge, limit) = (units(it.committed_bytes), units(it.commit_limit_bytes));
             evidence.push(Evidence::new(
                 "system commit",
-                format!("{charge} of {limit} ({share:.1} %)"),
+                say!(
+                    "{charge} of {limit} ({share} %)",
+                    charge,
+                    limit,
+                    share = format!("{:.1}", share)
+                ),
             ));
         }
         let private = case.process.vm_counters.map(|it| it.private_bytes);
@@ -67,24 +74,29 @@ impl Check for NotOutOfMemory {
         };
         let headline = match confidence {
             Confidence::Possible if allocation_failed(case) => {
-                "An allocation failed, but no limit is near"
+                term("An allocation failed, but no limit is near")
             }
-            Confidence::Certain => "No memory limit was near when this dump was written",
-            Confidence::Likely => "Addresses were to be had; the commit limit is not in this dump",
-            Confidence::Possible => {
-                "Nothing in this dump says that memory ran out, and it has no whole memory map"
+            Confidence::Certain => term("No memory limit was near when this dump was written"),
+            Confidence::Likely => {
+                term("Addresses were to be had; the commit limit is not in this dump")
             }
+            Confidence::Possible => term(
+                "Nothing in this dump says that memory ran out, and it has no whole memory map",
+            ),
         };
         let mut next_steps =
-            vec!["If it grows, dump it again later and compare: procdump -ma <pid>".to_owned()];
+            vec![say!("If it grows, dump it again later and compare: procdump -ma <pid>")];
         if let Some(thread) = crashed(case) {
             next_steps.insert(
                 0,
-                format!("See where it failed: `oomscope threads DUMP --thread {thread:#x} --full`"),
+                say!(
+                    "See where it failed: `oomscope threads DUMP --thread {thread} --full`",
+                    thread = format!("{:#x}", thread)
+                ),
             );
         }
         if !case.process.map_is_whole {
-            let step = "Write a dump that has the memory map: procdump -ma <pid>".to_owned();
+            let step = say!("Write a dump that has the memory map: procdump -ma <pid>");
             next_steps.insert(next_steps.len().saturating_sub(1), step);
         }
         Some(Finding {

@@ -4,6 +4,7 @@ use super::signs::{Basis, NOTEWORTHY, dominates};
 use super::{Case, Check, Confidence, Evidence, Finding, Role};
 use crate::allocations::{self, LeakUnit, Member};
 use crate::owners::{Heap, HeapWalk, Usage};
+use crate::say;
 use crate::table::{percent, units};
 
 /// Fires when one size, or sizes that are allocated together, hold at least half of what is busy
@@ -23,14 +24,14 @@ impl Check for RepeatedBlockSize {
     }
 
     fn explain(&self) -> &'static str {
-        "Blocks of one size, or of a few sizes that occur equally often, hold at least half of what \
-         is allocated from native heaps. Programs allocate in many sizes; so many blocks alike come \
-         from one place in the code. Sizes that occur equally often are allocated together, such as \
-         a structure and the two buffers that it points to.\n\n\
-         Find that place: set gflags /i program.exe +ust, restart the program, dump it again, and \
-         the dump holds the stack of each block. What stands in the blocks often tells without: \
-         look for names, file headers and certificates. Whether the number grows is told by a \
-         second dump some hours later; a cache that is full stays as it is."
+        "Blocks of one size, or of a few sizes that occur equally often, hold at least half of \
+         what is allocated from native heaps. Programs allocate in many sizes; so many blocks \
+         alike come from one place in the code. Sizes that occur equally often are allocated \
+         together, such as a structure and the two buffers that it points to.\n\nFind that place: \
+         set gflags /i program.exe +ust, restart the program, dump it again, and the dump holds \
+         the stack of each block. What stands in the blocks often tells without: look for names, \
+         file headers and certificates. Whether the number grows is told by a second dump some \
+         hours later; a cache that is full stays as it is."
     }
 
     fn check(&self, case: &Case<'_>) -> Option<Finding> {
@@ -54,29 +55,43 @@ impl Check for RepeatedBlockSize {
         let mut evidence: Vec<Evidence> = unit.members.iter().map(|it| row(it, walk)).collect();
         evidence.push(Evidence::new(
             "heap",
-            format!("{:#010x}, {share:.1} % of its {}", heap.address, units(walk.busy_bytes)),
+            say!(
+                "{heap}, {share} % of its {busy_bytes}",
+                heap = format!("{:#010x}", heap.address),
+                share = format!("{:.1}", share),
+                busy_bytes = units(walk.busy_bytes)
+            ),
         ));
         let blocks = match unit.members.as_slice() {
-            [one] => format!("{} blocks of {:#x} bytes", one.count, one.what),
-            several => format!("blocks of {} sizes that occur equally often", several.len()),
+            [one] => say!(
+                "{one} blocks of {what} bytes",
+                one = one.count,
+                what = format!("{:#x}", one.what)
+            ),
+            several => {
+                say!("blocks of {several} sizes that occur equally often", several = several.len())
+            }
         };
-        let mut next_steps = vec!["See the heaps: `oomscope heaps DUMP --stat`".to_owned()];
+        let mut next_steps = vec![say!("See the heaps: `oomscope heaps DUMP --stat`")];
         let peb = case.process.peb.as_ref();
         if peb.is_none_or(|it| it.nt_global_flag & STACK_TRACES == 0) {
-            next_steps.push(
-                "Set gflags /i program.exe +ust, restart it, and dump again with procdump -ma: the \
-                 dump then holds the stack of every allocation."
-                    .to_owned(),
-            );
+            next_steps.push(say!(
+                "Set gflags /i program.exe +ust, restart it, and dump again with procdump \
+                      -ma: the dump then holds the stack of every allocation."
+            ));
         }
-        next_steps.push(
+        next_steps.push(say!(
             "Take a second dump some hours later and compare: what grows is told by two."
-                .to_owned(),
-        );
+        ));
         Some(Finding {
             id: self.id(),
             confidence: if some_unread { Confidence::Likely } else { Confidence::Certain },
-            headline: format!("{blocks} hold {} of heap {:#010x}", units(bytes), heap.address),
+            headline: say!(
+                "{blocks} hold {size} of heap {heap}",
+                blocks,
+                size = units(bytes),
+                heap = format!("{:#010x}", heap.address)
+            ),
             evidence,
             next_steps,
             bytes,

@@ -4,7 +4,9 @@ use super::address_space_exhausted::AddressSpaceExhausted;
 use super::address_space_fragmented::AddressSpaceFragmented;
 use super::{Case, Check, Evidence};
 use crate::owners::{Usage, UsageTotal};
+use crate::say;
 use crate::table::{percent, units, units_exact};
+use crate::words::term;
 
 /// What heaps and the garbage collector reserve at a time on 32 bits: 16 MiB.
 ///
@@ -66,9 +68,17 @@ pub(super) fn failed_request(case: &Case<'_>) -> Option<u64> {
 pub(super) fn exception_evidence(case: &Case<'_>) -> Option<Evidence> {
     let it = case.process.exception.as_ref()?;
     let value = if managed_oom(case) {
-        format!("{:#010x} with HRESULT 0x8007000e, a managed OutOfMemoryException", it.code)
+        say!(
+            "{code} with HRESULT 0x8007000e, a managed OutOfMemoryException",
+            code = format!("{:#010x}", it.code)
+        )
     } else {
-        format!("{:#010x} {} in thread {:#x}", it.code, it.name, it.thread_id)
+        say!(
+            "{code} {name} in thread {thread_id}",
+            code = format!("{:#010x}", it.code),
+            name = it.name,
+            thread_id = format!("{:#x}", it.thread_id)
+        )
     };
     Some(Evidence::new("exception", value))
 }
@@ -83,14 +93,22 @@ pub(super) fn used_below_ceiling(case: &Case<'_>) -> u64 {
 pub(super) fn address_space_evidence(case: &Case<'_>) -> Vec<Evidence> {
     let (used, ceiling) = (used_below_ceiling(case), case.process.ceiling.bytes);
     let flag = match case.process.ceiling.large_address_aware {
-        Some(true) if case.process.bitness == 32 => ", large address aware",
-        Some(false) if case.process.bitness == 32 => ", not large address aware",
+        Some(true) if case.process.bitness == 32 => term(", large address aware"),
+        Some(false) if case.process.bitness == 32 => term(", not large address aware"),
         _ => "",
     };
-    let used =
-        format!("{} of {} ({:.1} %{flag})", units(used), units(ceiling), percent(used, ceiling));
+    let used = say!(
+        "{used} of {ceiling} ({ceiling2} %{flag})",
+        used = units(used),
+        ceiling = units(ceiling),
+        ceiling2 = format!("{:.1}", percent(used, ceiling)),
+        flag
+    );
     let largest = case.ledger.largest_free.map_or(0, |it| it.size());
-    let at = case.ledger.largest_free.map(|it| format!(" at {:#010x}", it.start()));
+    let at = case
+        .ledger
+        .largest_free
+        .map(|it| say!(" at {start}", start = format!("{:#010x}", it.start())));
     let allocatable = case.ledger.largest_allocatable.map_or(0, |it| it.size());
     vec![
         Evidence::new("address space reserved or committed", used),
@@ -158,21 +176,27 @@ pub(super) fn dominates(case: &Case<'_>, usages: &[Usage], basis: Basis) -> Opti
         return None;
     }
     let of = |part: u64, whole: u64, what: &str| {
-        format!("{} of {} {what} ({:.1} %)", units(part), units(whole), percent(part, whole))
+        say!(
+            "{part} of {whole} {what} ({whole2} %)",
+            part = units(part),
+            whole = units(whole),
+            what,
+            whole2 = format!("{:.1}", percent(part, whole))
+        )
     };
     let all_private = case.ledger.private_bytes;
     let mut evidence = vec![match private {
         0 => Evidence::new(
             "committed",
-            of(committed, case.ledger.committed_bytes, "committed bytes"),
+            of(committed, case.ledger.committed_bytes, term("committed bytes")),
         ),
-        _ => Evidence::new("committed", of(private, all_private, "private bytes")),
+        _ => Evidence::new("committed", of(private, all_private, term("private bytes"))),
     }];
     evidence.push(Evidence::new("reserved and committed", units_exact(size)));
     let words = if addresses {
-        format!("take {} of the addresses", units(weight))
+        say!("take {weight} of the addresses", weight = units(weight))
     } else {
-        format!("hold {}", units(weight))
+        say!("hold {weight}", weight = units(weight))
     };
     Some(Share { bytes: weight, words, evidence })
 }

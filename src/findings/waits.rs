@@ -1,6 +1,7 @@
 //! What the checks of waiting threads share.
 
 use super::{Case, Confidence, Evidence, Finding};
+use crate::say;
 use crate::stacks::{Stack, Trust};
 
 /// Frames that a finding shows of each thread.
@@ -28,7 +29,9 @@ pub(super) fn waiting(
         let frames = stack.frames.iter().skip(from).take(SHOWN_FRAMES).map(|it| it.text());
         let frames: Vec<String> = frames.collect();
         let url = stack.target.as_ref();
-        let url = url.map(|it| format!(", likely for {}", it.for_terminal())).unwrap_or_default();
+        let url = url
+            .map(|it| say!(", likely for {value}", value = it.for_terminal()))
+            .unwrap_or_default();
         Evidence::new("thread", format!("{id:#x}{url}: {}", frames.join(" < ")))
     });
     let mut evidence: Vec<Evidence> = evidence.collect();
@@ -40,8 +43,11 @@ pub(super) fn waiting(
         let from = it.wait.as_ref().map_or(0, |wait| wait.frame);
         it.frames.get(from).is_some_and(|it| it.trust == Trust::Scan)
     });
-    let threads =
-        if stacks.len() == 1 { "1 thread".to_owned() } else { format!("{} threads", stacks.len()) };
+    let threads = if stacks.len() == 1 {
+        say!("1 thread")
+    } else {
+        say!("{stacks} threads", stacks = stacks.len())
+    };
     let what = if stacks.len() == 1 { what.replacen("wait", "waits", 1) } else { what.to_owned() };
     Some(Finding {
         id,

@@ -18,6 +18,7 @@ use crate::notes::{Note, Notes};
 use crate::process::Process;
 use crate::space::{Va, VaRange};
 use crate::table::{DumpText, Table};
+use crate::words::term;
 
 pub(crate) use blocks::fold_blocks;
 pub use blocks::{Block, BlockKind, BlockState, for_each_block};
@@ -90,7 +91,7 @@ impl Usage {
 
     /// The label on screen.
     pub fn label(self) -> &'static str {
-        match self {
+        term(match self {
             Usage::Image => "Image",
             Usage::MappedFile => "Mapped File",
             Usage::Shareable => "Shareable",
@@ -101,7 +102,7 @@ impl Usage {
             Usage::ProcessData => "Process Data",
             Usage::Unusable => "Unusable",
             Usage::Free => "Free",
-        }
+        })
     }
 }
 

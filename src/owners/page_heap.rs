@@ -38,6 +38,7 @@ use super::nt_heap::walk::count;
 use super::{Account, Block, BlockKind, BlockState, Claim, Heap, HeapKind, Owner, Strength};
 use crate::notes::{Note, Notes, Place};
 use crate::process::Process;
+use crate::say;
 use crate::space::{PAGE, Va, VaRange};
 
 /// Claims each page heap's root, its nodes, and the reservations that its blocks lie in.
@@ -165,19 +166,22 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
     }
     if let Some(at) = nodes.broken {
         notes.add(Note::HeapListBroken, Place::Va(at));
-        heap.notes.push(format!("the table of blocks breaks at {at:#010x}"));
+        heap.notes.push(say!("the table of blocks breaks at {at}", at = format!("{:#010x}", at)));
     }
     let said = side.pointer(root, o.busy_count);
     if said != Some(blocks) && nodes.broken.is_none() {
         notes.add(Note::HeapCountersDisagree, Place::Va(address));
         let said = said.map_or("nothing".to_owned(), |it| it.to_string());
-        heap.notes.push(format!("blocks: the counter has {said}, the table {blocks}"));
+        heap.notes.push(say!("blocks: the counter has {said}, the table {blocks}", said, blocks));
     }
     if heap.counter_committed != Some(block_bytes) && nodes.broken.is_none() {
         notes.add(Note::HeapCountersDisagree, Place::Va(address));
         let said = heap.counter_committed.unwrap_or(0);
-        heap.notes
-            .push(format!("bytes in blocks: the counter has {said}, the table {block_bytes}"));
+        heap.notes.push(say!(
+            "bytes in blocks: the counter has {said}, the table {block_bytes}",
+            said,
+            block_bytes
+        ));
     }
     let mut claims = Vec::new();
     // The root's range comes first, as the first segment has the header.
@@ -258,7 +262,11 @@ fn walk(side: &Side<'_>, heap: &mut Heap, notes: &mut Notes) {
         let first = found.corrupt.first().map_or(heap.address, |it| it.address);
         notes.add_many(Note::HeapCorrupt, found.corrupt_blocks, Place::Va(first));
         let blocks = found.corrupt_blocks;
-        heap.notes.push(format!("{blocks} blocks are damaged, the first at {first:#010x}"));
+        heap.notes.push(say!(
+            "{blocks} blocks are damaged, the first at {first}",
+            blocks,
+            first = format!("{:#010x}", first)
+        ));
     }
     heap.walk = Some(found);
 }

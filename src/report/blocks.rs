@@ -14,6 +14,7 @@ use super::{TextOptions, units};
 use crate::Analysis;
 use crate::contents::{self, Kind};
 use crate::owners::{self, Block, BlockKind, BlockState, Heap};
+use crate::say;
 use crate::space::Va;
 use crate::symbols::{Names, Symbols};
 
@@ -240,7 +241,7 @@ pub fn blocks(
             let calls = stack.frames.iter().filter(outer).take(CALLS);
             let calls: Vec<String> = calls.map(crate::stacks::Frame::text).collect();
             let space = if what.is_empty() { "" } else { "; " };
-            what.push_str(&format!("{space}by {}", calls.join(" < ")));
+            what.push_str(&say!("{space}by {calls}", space, calls = calls.join(" < ")));
         }
         if grids.last().is_none_or(|(heap, _)| *heap != it.heap.address) {
             grids.push((it.heap.address, Grid::new(COLUMNS)));
@@ -260,14 +261,14 @@ pub fn blocks(
     let heading = units::counted(count, "block", "blocks");
     page.heading(&format!("{heading}, {}", units::bytes(bytes)))?;
     for (heap, grid) in &grids {
-        page.heading(&format!("Heap {}", units::address(*heap, bitness)))?;
+        page.heading(&say!("Heap {heap}", heap = units::address(*heap, bitness)))?;
         page.table(2, grid)?;
     }
     match count.checked_sub(limit as u64).filter(|it| *it != 0) {
         Some(more) => {
-            page.text(2, 2, &format!("… {more} more: --limit N, or --format json for all"))
+            page.text(2, 2, &say!("… {more} more: --limit N, or --format json for all", more))
         }
-        None if count == 0 => page.text(2, 2, "no block passes"),
+        None if count == 0 => page.text(2, 2, &say!("no block passes")),
         None => Ok(()),
     }
 }

@@ -11,6 +11,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::TextOptions;
 use crate::table::for_terminal;
+use crate::words::{term, translated};
 
 /// Headings.
 pub(crate) const BOLD: Style = Style::new().bold();
@@ -98,10 +99,12 @@ impl<'w> Page<'w> {
         hang: usize,
         text: &str,
     ) -> io::Result<()> {
+        let label = translated(label);
         let lines = wrap_hanging(text, self.width.saturating_sub(LABEL), hang);
         for (idx, line) in lines.iter().enumerate() {
-            let (label, hang) = if idx == 0 { (label, 0) } else { ("", hang) };
-            let label = self.paint(BOLD, &format!("{label:<LABEL$}"));
+            let (label, hang) = if idx == 0 { (&*label, 0) } else { ("", hang) };
+            let pad = LABEL.saturating_sub(width_of(label));
+            let label = self.paint(BOLD, &format!("{label}{:pad$}", ""));
             let line = self.paint(style, line);
             writeln!(self.out, "{label}{:hang$}{line}", "")?;
         }
@@ -145,7 +148,8 @@ pub(crate) struct Grid {
 
 impl Grid {
     pub(crate) fn new(head: &[(&'static str, Align)]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+        let head = head.iter().map(|(name, align)| (term(name), *align)).collect();
+        Self { head, rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -235,13 +239,14 @@ fn wrap_hanging(text: &str, width: usize, hang: usize) -> Vec<String> {
     let mut line = String::new();
     let mut room = width.max(8);
     let rest_width = width.saturating_sub(hang).max(8);
-    for word in text.split(' ').filter(|it| !it.is_empty()) {
+    for (word, spaced) in words(&text) {
         let (mut taken, needed) = (width_of(&line), width_of(word));
-        if !line.is_empty() && room < taken.saturating_add(1).saturating_add(needed) {
+        let space = usize::from(spaced);
+        if !line.is_empty() && room < taken.saturating_add(space).saturating_add(needed) {
             lines.push(std::mem::take(&mut line));
             (room, taken) = (rest_width, 0);
         }
-        if !line.is_empty() {
+        if !line.is_empty() && spaced {
             line.push(' ');
             taken = taken.saturating_add(1);
         }
@@ -261,9 +266,40 @@ fn wrap_hanging(text: &str, width: usize, hang: usize) -> Vec<String> {
     lines
 }
 
+/// The pieces between which a line may end, and whether a space stands before each. Chinese has no
+/// spaces: a line may end behind each of its characters, but none begins with what closes.
+fn words(text: &str) -> impl Iterator<Item = (&str, bool)> {
+    let is_wide = |it: char| 1 < it.width().unwrap_or(0);
+    let closes = |it: char| "，。、；：？！）》」』”’％".contains(it);
+    text.split(' ').filter(|it| !it.is_empty()).flat_map(move |word| {
+        let mut ends = Vec::new();
+        let mut chars = word.char_indices().peekable();
+        while let Some((at, it)) = chars.next() {
+            let Some(&(_, next)) = chars.peek() else { break };
+            if (is_wide(it) || is_wide(next)) && !closes(next) && it != '（' && it != '“' {
+                ends.push(at + it.len_utf8());
+            }
+        }
+        ends.push(word.len());
+        let mut start = 0;
+        ends.into_iter().filter_map(move |end| {
+            let piece = word.get(start..end)?;
+            let spaced = start == 0;
+            start = end;
+            Some((piece, spaced))
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chinese_breaks_between_characters_and_no_line_begins_with_a_full_stop() {
+        assert_eq!(wrap("最大的空闲范围是 64 KiB。", 16), ["最大的空闲范围是", "64 KiB。"]);
+        assert_eq!(wrap("地址空间已满。请看", 12), ["地址空间已", "满。请看"]);
+    }
 
     #[test]
     fn text_breaks_between_words_and_long_words_anywhere() {

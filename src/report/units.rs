@@ -1,5 +1,6 @@
 //! Numbers as people read them: sizes with units, addresses in hex, times in words.
 
+use crate::words::Language;
 use minidump::CrashReason;
 
 pub use crate::table::{address, units as bytes};
@@ -19,7 +20,11 @@ pub fn count(number: u64) -> String {
 
 /// `count` with its noun.
 pub fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", count(number), if number == 1 { one } else { many })
+    match Language::current().translate(many) {
+        // Other languages have no plural, or count with a word of their own in it.
+        Some(noun) => format!("{} {noun}", count(number)),
+        None => format!("{} {}", count(number), if number == 1 { one } else { many }),
+    }
 }
 
 /// A share in whole percent; empty of nothing.

@@ -30,6 +30,7 @@ use crate::process::{Process, StackBounds, Thread};
 use crate::space::{Va, VaRange};
 use crate::symbols::{self, NameStyle, Names, Symbols};
 use crate::table::DumpText;
+use crate::words::term;
 use chain::StackBytes;
 use code::{Code, Cpu};
 
@@ -252,7 +253,7 @@ fn walk_side(code: &Code<'_>, side: Side, notes: &mut Notes) -> Vec<Stack> {
             let stack = crate::guarded(|| one(code, side, &modules, idx, thread, &mut own));
             let stack = stack.unwrap_or_else(|| {
                 own.add(Note::InternalError, thread_name(thread));
-                Stack { stopped: Some("an internal error"), ..no_stack(idx) }
+                Stack { stopped: Some(term("an internal error")), ..no_stack(idx) }
             });
             (stack, own)
         })
@@ -274,7 +275,7 @@ fn one(
     notes: &mut Notes,
 ) -> Stack {
     let Some(context) = side.context(thread) else {
-        return Stack { stopped: Some("the registers are not in the dump"), ..no_stack(idx) };
+        return Stack { stopped: Some(term("the registers are not in the dump")), ..no_stack(idx) };
     };
     let bytes = stack_bytes(code, side, thread, context.get_stack_pointer());
     if bytes.is_empty() {
@@ -315,7 +316,7 @@ fn no_stack(thread: usize) -> Stack {
         wait: None,
         blockers: Vec::new(),
         target: None,
-        stopped: Some("the registers are not known"),
+        stopped: Some(term("the registers are not known")),
     }
 }
 

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use super::rules::{Part, Pattern, RULES, WaitRule};
 use super::{Frame, Stack, Wait};
+use crate::words::term;
 
 /// Kinds that come first wherever stacks are listed.
 const FIRST: [&str; 3] = ["network", "loader-lock", "lock"];
@@ -77,7 +78,7 @@ pub(super) fn classify(frames: &[Frame], sure: usize, thread: &str) -> Option<Wa
             named.then_some(parts.wait.min(frames.len().saturating_sub(1)))
         };
         let frame = decided.map(|it| it.saturating_add(start)).or_else(by_name)?;
-        Some(Wait { kind: &rule.kind, what: &rule.what, frame })
+        Some(Wait { kind: &rule.kind, what: term(&rule.what), frame })
     };
     RULES.iter().find_map(rule)
 }

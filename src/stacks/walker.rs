@@ -26,6 +26,7 @@ use super::pdata_arm64::{Arm64, Arm64Entries};
 use super::{Frame, Inlined, Trust};
 use crate::space::{Region, RegionType, State, Va, VaRange};
 use crate::table::DumpText;
+use crate::words::term;
 
 /// Return addresses below this are none.
 const LOWEST_CODE: Va = 0x1_0000;
@@ -161,15 +162,15 @@ pub(super) fn walk(
         })
         .collect();
     let stopped = if cut {
-        Some("more frames than are kept")
+        Some(term("more frames than are kept"))
     } else if stack.bytes.is_empty() {
-        Some("the stack's memory is not in the dump")
+        Some(term("the stack's memory is not in the dump"))
     } else if !walkable {
-        Some("the instruction pointer is not in code")
+        Some(term("the instruction pointer is not in code"))
     } else if end == Some(End::Start) {
         None
     } else if end == Some(End::Moved) {
-        Some("the stack was written after the registers were read, and is not theirs")
+        Some(term("the stack was written after the registers were read, and is not theirs"))
     } else {
         Some(steps.why_lost(call_stack.frames.last()))
     };

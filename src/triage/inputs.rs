@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::archives;
+use crate::say;
 
 /// The first bytes of a dump (`MINIDUMP_SIGNATURE` in `minidumpapiset.h`).
 const MDMP: [u8; 4] = *b"MDMP";
@@ -53,7 +54,8 @@ pub fn collect(paths: &[PathBuf]) -> io::Result<(Vec<Input>, u64)> {
 /// Files that a pattern matches. Not every shell expands them.
 fn pattern(path: &Path) -> io::Result<Vec<PathBuf>> {
     let missing = || {
-        let text = format!("there is no file, folder or match for `{}`", path.display());
+        let text =
+            say!("there is no file, folder or match for `{display}`", display = path.display());
         io::Error::new(io::ErrorKind::NotFound, text)
     };
     let text = path.to_str().ok_or_else(missing)?;

@@ -8,6 +8,8 @@ use super::queue::State;
 use super::row::{Row, Status};
 use crate::report::TextOptions;
 use crate::report::page::{Align, BAD, Grid, Page};
+use crate::say;
+use crate::words::term;
 
 /// Paths of a bucket that are shown.
 const PATHS: usize = 3;
@@ -24,8 +26,14 @@ pub fn table(out: &mut dyn Write, summary: &Summary, layout: TextOptions) -> io:
     let done = summary.dumps.iter().filter(|it| it.status == Status::Done).count();
     let duplicates = summary.dumps.iter().filter(|it| it.duplicate_of.is_some()).count();
     let failed = summary.dumps.len().saturating_sub(done);
-    let mut line = format!("{} dumps, {} buckets", summary.dumps.len(), summary.buckets.len());
-    for (count, what) in [(duplicates, "the same as another"), (failed, "without a report")] {
+    let mut line = say!(
+        "{dumps} dumps, {buckets} buckets",
+        dumps = summary.dumps.len(),
+        buckets = summary.buckets.len()
+    );
+    for (count, what) in
+        [(duplicates, term("the same as another")), (failed, term("without a report"))]
+    {
         if count != 0 {
             line.push_str(&format!(", {count} {what}"));
         }
@@ -35,7 +43,7 @@ pub fn table(out: &mut dyn Write, summary: &Summary, layout: TextOptions) -> io:
         one(&mut page, bucket, &summary.dumps)?;
     }
     if failed != 0 {
-        page.heading("Without a report")?;
+        page.heading(&say!("Without a report"))?;
         let mut grid =
             Grid::new(&[("Dump", Align::Left), ("Ended", Align::Left), ("Why", Align::Left)]);
         let rows = summary.dumps.iter().filter(|it| it.status != Status::Done);
@@ -49,7 +57,11 @@ pub fn table(out: &mut dyn Write, summary: &Summary, layout: TextOptions) -> io:
         }
         page.table(2, &grid)?;
         if FAILED < failed {
-            page.text(2, 0, &format!("… {} more in triage.json", failed.saturating_sub(FAILED)))?;
+            page.text(
+                2,
+                0,
+                &say!("… {FAILED} more in triage.json", FAILED = failed.saturating_sub(FAILED)),
+            )?;
         }
     }
     Ok(())
@@ -57,19 +69,19 @@ pub fn table(out: &mut dyn Write, summary: &Summary, layout: TextOptions) -> io:
 
 fn one(page: &mut Page<'_>, bucket: &Bucket, rows: &[Row]) -> io::Result<()> {
     let count = match (bucket.dumps, bucket.duplicates) {
-        (1, 0) => "1 dump".to_owned(),
-        (dumps, 0) => format!("{dumps} dumps"),
-        (1, more) => format!("1 dump and {more} the same"),
-        (dumps, more) => format!("{dumps} dumps and {more} the same"),
+        (1, 0) => say!("1 dump"),
+        (dumps, 0) => say!("{dumps} dumps", dumps),
+        (1, more) => say!("1 dump and {more} the same", more),
+        (dumps, more) => say!("{dumps} dumps and {more} the same", dumps, more),
     };
-    page.heading(&format!("Bucket {}: {count}", bucket.id))?;
+    page.heading(&say!("Bucket {bucket}: {count}", bucket = bucket.id, count))?;
     page.labelled("Verdict", &format!("{} ({})", bucket.headline, bucket.confidence))?;
     let signature = bucket.signature.iter().map(|it| format!("{} {}", it.rule, it.value));
     page.labelled("Same", &signature.collect::<Vec<_>>().join(", "))?;
     for (label, values) in [
-        ("Programs", &bucket.programs),
+        (term("Programs"), &bucket.programs),
         ("Windows", &bucket.systems),
-        ("Runtimes", &bucket.runtimes),
+        (term("Runtimes"), &bucket.runtimes),
     ] {
         if !values.is_empty() {
             page.labelled(label, &values.join(", "))?;
@@ -84,13 +96,13 @@ fn one(page: &mut Page<'_>, bucket: &Bucket, rows: &[Row]) -> io::Result<()> {
     let more = others.len().saturating_sub(PATHS);
     others.truncate(PATHS);
     if more != 0 {
-        others.push(format!("… {more} more"));
+        others.push(say!("… {more} more", more));
     }
     if !others.is_empty() {
         page.labelled("Also", &others.join(", "))?;
     }
     for (idx, step) in bucket.next_steps.iter().enumerate() {
-        let label = if idx == 0 { "Next" } else { "" };
+        let label = if idx == 0 { term("Next") } else { "" };
         page.labelled(label, &format!("{}. {step}", idx.saturating_add(1)))?;
     }
     Ok(())
@@ -121,7 +133,13 @@ pub fn queue_table(out: &mut dyn Write, state: &State, layout: TextOptions) -> i
     let (done, dead) = (sum(&|it| it.done), sum(&|it| it.dead));
     page.labelled(
         "Queue",
-        &format!("{pending} pending, {in_flight} in flight, {done} done, {dead} given up"),
+        &say!(
+            "{pending} pending, {in_flight} in flight, {done} done, {dead} given up",
+            pending,
+            in_flight,
+            done,
+            dead
+        ),
     )?;
     page.blank()?;
     let number = Align::Right;
@@ -140,10 +158,14 @@ pub fn queue_table(out: &mut dyn Write, state: &State, layout: TextOptions) -> i
     page.table(0, &grid)?;
     for it in &state.other_versions {
         let version = it.version.replace('_', ".");
-        page.text(0, 0, &format!("{} jobs wait for workers of version {version}", it.jobs))?;
+        page.text(
+            0,
+            0,
+            &say!("{jobs} jobs wait for workers of version {version}", jobs = it.jobs, version),
+        )?;
     }
     if !state.dead.is_empty() {
-        page.heading("Given up")?;
+        page.heading(&say!("Given up"))?;
         let mut grid = Grid::new(&[("Dump", Align::Left), ("Tries", number), ("Why", Align::Left)]);
         for it in state.dead.iter().rev().take(FAILED) {
             grid.row([
@@ -155,7 +177,7 @@ pub fn queue_table(out: &mut dyn Write, state: &State, layout: TextOptions) -> i
         page.table(2, &grid)?;
         let more = state.dead.len().saturating_sub(FAILED);
         if more != 0 {
-            page.text(2, 0, &format!("… {more} more with --format json"))?;
+            page.text(2, 0, &say!("… {more} more with --format json", more))?;
         }
     }
     Ok(())
@@ -171,15 +193,15 @@ pub fn explain_pair(out: &mut dyn Write, a: &Row, b: &Row, layout: TextOptions) 
     let (Some(first), Some(second)) = (&a.facts, &b.facts) else {
         for row in [a, b].into_iter().filter(|it| it.facts.is_none()) {
             let error = row.error.clone().unwrap_or_default();
-            page.styled(BAD, &format!("{} is in no bucket: {error}", name(row)))?;
+            page.styled(BAD, &say!("{row} is in no bucket: {error}", row = name(row), error))?;
         }
         return Ok(());
     };
     let together = first.signature == second.signature;
     let verdict = match together {
-        true if first.content_hash == second.content_hash => "together: the same dump twice",
-        true => "together: every rule says the same of both",
-        false => "apart",
+        true if first.content_hash == second.content_hash => term("together: the same dump twice"),
+        true => term("together: every rule says the same of both"),
+        false => term("apart"),
     };
     page.labelled("These are", verdict)?;
     page.labelled("A", &name(a))?;
@@ -192,7 +214,7 @@ pub fn explain_pair(out: &mut dyn Write, a: &Row, b: &Row, layout: TextOptions) 
         ("B", Align::Left),
     ]);
     for (rule, a, b) in why(first, second) {
-        let same = if a == b { "same" } else { "differs" };
+        let same = if a == b { term("same") } else { term("differs") };
         let shown = |it: Option<String>| it.unwrap_or_else(|| "–".to_owned());
         grid.row([rule, same.to_owned(), shown(a), shown(b)]);
     }

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 
 use super::globals::{Globals, HeapGlobals, SegmentOffsets};
 use crate::process::Process;
+use crate::say;
 use crate::space::{ALLOCATION_GRANULARITY, Memory, PAGE, RegionType, State, Va, VaRange};
 
 /// Read-only: objects that were put there once and are never moved.
@@ -218,7 +219,11 @@ impl<'a> Plan<'a> {
             while at != 0 {
                 let known = generations.entry(at).or_default();
                 if known.contains(&idx) {
-                    walk.notes.push(format!("{} loops at {at:#x}", name(idx)));
+                    walk.notes.push(say!(
+                        "{idx} loops at {at}",
+                        idx = name(idx),
+                        at = format!("{:#x}", at)
+                    ));
                     break;
                 }
                 let first = known.is_empty();
@@ -227,7 +232,11 @@ impl<'a> Plan<'a> {
                 let segment = Segment::read(process, &self.globals.segment, at);
                 let Some(segment) = segment.filter(|_| *steps != 0) else {
                     generations.remove(&at);
-                    walk.notes.push(format!("{} breaks off at {at:#x}", name(idx)));
+                    walk.notes.push(say!(
+                        "{idx} breaks off at {at}",
+                        idx = name(idx),
+                        at = format!("{:#x}", at)
+                    ));
                     break;
                 };
                 if first {

@@ -24,6 +24,7 @@ use survey::{Found, Survey};
 use super::{Account, Claim, Heap, HeapKind, Owner, Strength, page_heap, segment_heap};
 use crate::notes::{Note, Notes, Place};
 use crate::process::Process;
+use crate::say;
 use crate::space::{PAGE, Va, VaRange};
 use crate::table::{Cell, Table};
 
@@ -128,7 +129,7 @@ fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap,
         address.checked_add(lists.free_lists).and_then(|it| side.list_length(it, most));
     if heap.free_list_length.is_none() {
         notes.add(Note::HeapListBroken, Place::Va(address));
-        heap.notes.push("the free list is broken or leaves captured memory".to_owned());
+        heap.notes.push(say!("the free list is broken or leaves captured memory"));
     }
 
     let inside: Vec<VaRange> = heap.segments.iter().chain(&heap.virtual_blocks).copied().collect();
@@ -152,7 +153,7 @@ fn heap(side: &Side<'_>, address: Va, loose: &[Va], notes: &mut Notes) -> (Heap,
         }
         None => {
             notes.add(Note::HeapCountersDisagree, Place::Va(address));
-            heap.notes.push("no known layout of _HEAP has counters that fit".to_owned());
+            heap.notes.push(say!("no known layout of _HEAP has counters that fit"));
         }
     }
     (heap, claims, counted.whole && virtual_bytes.is_some())
@@ -174,7 +175,7 @@ fn segments(
     let links = side.list(head).unwrap_or_else(|(links, at)| {
         counted.whole = false;
         notes.add(Note::HeapListBroken, Place::Va(at));
-        heap.notes.push(format!("the list of segments breaks at {at:#010x}"));
+        heap.notes.push(say!("the list of segments breaks at {at}", at = format!("{:#010x}", at)));
         links
     });
     // The heap is its own first segment, also when the list is in pieces.
@@ -187,7 +188,10 @@ fn segments(
     let mut found_in_memory = HashSet::new();
     for &it in unlisted {
         counted.whole = false;
-        heap.notes.push(format!("segment {it:#010x} names this heap, but is not on its list"));
+        heap.notes.push(say!(
+            "segment {it} names this heap, but is not on its list",
+            it = format!("{:#010x}", it)
+        ));
         bases.push(it);
         found_in_memory.insert(it);
     }
@@ -226,7 +230,10 @@ fn segments(
             Err(Unfit::Absent) => {
                 counted.whole = false;
                 notes.add(Note::HeapSegmentUnread, Place::Va(base));
-                heap.notes.push(format!("the header of segment {base:#010x} is not in the dump"));
+                heap.notes.push(say!(
+                    "the header of segment {base} is not in the dump",
+                    base = format!("{:#010x}", base)
+                ));
                 if let Some(range) = side.allocation(base) {
                     let evidence = "SegmentList points to it";
                     claims.push(heap_claim(range, Strength::Pointer, what, evidence));
@@ -235,16 +242,20 @@ fn segments(
             Err(Unfit::Wrong) => {
                 counted.whole = false;
                 notes.add(Note::HeapListBroken, Place::Va(base));
-                heap.notes.push(format!("the list of segments leads to {base:#010x}, no segment"));
+                heap.notes.push(say!(
+                    "the list of segments leads to {base}, no segment",
+                    base = format!("{:#010x}", base)
+                ));
             }
         }
     }
     if differing != 0 {
         notes.add(Note::HeapCountersDisagree, Place::Va(address));
-        heap.notes.push(format!(
-            "{differing} of {} segments have other committed pages by the memory map than by \
-             their headers",
-            counted.segments
+        heap.notes.push(say!(
+            "{differing} of {segments} segments have other committed pages by the \
+                              memory map than by their headers",
+            differing,
+            segments = counted.segments
         ));
     }
     counted
@@ -293,7 +304,8 @@ fn virtual_blocks(
     let entries = side.list(head).unwrap_or_else(|(entries, at)| {
         whole = false;
         notes.add(Note::HeapListBroken, Place::Va(at));
-        heap.notes.push(format!("the list of large blocks breaks at {at:#010x}"));
+        heap.notes
+            .push(say!("the list of large blocks breaks at {at}", at = format!("{:#010x}", at)));
         entries
     });
     let segments: HashSet<Va> = heap.segments.iter().map(|it| it.start()).collect();
@@ -311,7 +323,10 @@ fn virtual_blocks(
         if reserve < commit || (side.map_is_whole && room.is_none_or(|it| it.size() < reserve)) {
             whole = false;
             notes.add(Note::HeapListBroken, Place::Va(entry));
-            heap.notes.push(format!("{entry:#010x} on the list of large blocks is none"));
+            heap.notes.push(say!(
+                "{entry} on the list of large blocks is none",
+                entry = format!("{:#010x}", entry)
+            ));
             continue;
         }
         total = total.saturating_add(reserve);
@@ -369,7 +384,9 @@ fn settle(
     }
     let differ = pairs.into_iter().filter(|&(_, counter, sum)| counter != sum && counted.whole);
     let sentences: Vec<String> = differ
-        .map(|(what, counter, sum)| format!("{what}: the counter has {counter}, the lists {sum}"))
+        .map(|(what, counter, sum)| {
+            say!("{what}: the counter has {counter}, the lists {sum}", what, counter, sum)
+        })
         .collect();
     if !sentences.is_empty() {
         notes.add(Note::HeapCountersDisagree, Place::Va(heap.address));
@@ -381,7 +398,7 @@ fn settle(
 fn unreadable(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
     notes.add(Note::HeapUnreadable, Place::Va(address));
     let mut heap = blank(side, address, HeapKind::Unknown);
-    heap.notes.push("its header is not in the dump".to_owned());
+    heap.notes.push(say!("its header is not in the dump"));
     let mut claims = Vec::new();
     let starts = |it: &VaRange| it.start() == address;
     if let Some(range) = side.allocation(address).filter(starts) {

@@ -11,6 +11,7 @@ use super::sizes::{SizeGroup, Sizes};
 use crate::notes::{Note, Notes, Place};
 use crate::owners::{Block, BlockKind, BlockState, Heap, HeapKind};
 use crate::process::Process;
+use crate::say;
 use crate::space::Va;
 
 /// Damaged headers that are kept with their place; more are counted.
@@ -264,36 +265,47 @@ fn finish(heap: &mut Heap, plan: &Plan<'_>, total: Tally, whole: bool, notes: &m
     if plan.broken_lists != 0 && absent == 0 {
         notes.add_many(Note::HeapListBroken, plan.broken_lists, place());
         let segments = plan.broken_lists;
-        heap.notes.push(format!("the list of uncommitted ranges of {segments} segments breaks"));
+        heap.notes
+            .push(say!("the list of uncommitted ranges of {segments} segments breaks", segments));
     }
     if walk.corrupt_blocks != 0 {
         let first = walk.corrupt.first().map_or(heap.address, |it| it.address);
         notes.add_many(Note::HeapCorrupt, walk.corrupt_blocks, Place::Va(first));
         let blocks = walk.corrupt_blocks;
-        heap.notes.push(format!("{blocks} block headers are damaged, the first at {first:#010x}"));
+        heap.notes.push(say!(
+            "{blocks} block headers are damaged, the first at {first}",
+            blocks,
+            first = format!("{:#010x}", first)
+        ));
     }
     if absent != 0 {
         notes.add(Note::HeapPartlyWalked, place());
-        heap.notes.push(format!("{absent} committed bytes of its blocks are not in the dump"));
+        heap.notes.push(say!("{absent} committed bytes of its blocks are not in the dump", absent));
     }
     if unplaced != 0 {
         notes.add(Note::HeapPartlyWalked, place());
-        heap.notes.push(format!(
-            "{unplaced} blocks of LFH slots could not be read: where the first slot stands is not \
-             known"
+        heap.notes.push(say!(
+            "{unplaced} blocks of LFH slots could not be read: where the first \
+                              slot stands is not known",
+            unplaced
         ));
     }
     if disagree != 0 {
-        heap.notes.push(format!(
-            "{disagree} LFH slots are busy by their headers and free by the bitmap, or the other \
-             way round"
+        heap.notes.push(say!(
+            "{disagree} LFH slots are busy by their headers and free by the \
+                              bitmap, or the other way round",
+            disagree
         ));
     }
     let counter = heap.free_bytes.unwrap_or(walk.free_bytes);
     if walk.complete && counter != walk.free_bytes {
         notes.add(Note::HeapCountersDisagree, place());
         let sum = walk.free_bytes;
-        heap.notes.push(format!("free bytes: the counter has {counter}, the blocks {sum}"));
+        heap.notes.push(say!(
+            "free bytes: the counter has {counter}, the blocks {sum}",
+            counter,
+            sum
+        ));
     }
     heap.walk = Some(walk);
 }

@@ -35,6 +35,7 @@ use crate::owners::nt_heap::side::Side;
 use crate::owners::nt_heap::walk::count;
 use crate::owners::{Block, BlockKind, BlockState, Heap};
 use crate::process::Process;
+use crate::say;
 use crate::space::{Memory, PAGE, Regions, Va, VaRange};
 
 /// What signatures of segments are XORed with besides the key, before 24H2 and since.
@@ -146,10 +147,10 @@ pub(super) fn walk(side: &Side<'_>, heap: &mut Heap, notes: &mut Notes) {
     let ranges = || plan.parts.iter().filter_map(Part::segment).flat_map(|it| plan.pages(it));
     let has = |flags: u8| ranges().any(|it| it.flags == flags);
     if plan.key.is_none() && has(ALLOCATED | FIRST | VS | SUBSEGMENT) {
-        heap.notes.push("no key makes sense of its blocks of variable size".to_owned());
+        heap.notes.push(say!("no key makes sense of its blocks of variable size"));
     }
     if plan.lfh.is_none() && has(ALLOCATED | FIRST | SUBSEGMENT) {
-        heap.notes.push("no key makes sense of its low-fragmentation heap".to_owned());
+        heap.notes.push(say!("no key makes sense of its low-fragmentation heap"));
     }
     let mut found = count(&plan.parts, |part, visit| {
         let _ = plan.walk(*part, &mut |event| {
@@ -161,12 +162,16 @@ pub(super) fn walk(side: &Side<'_>, heap: &mut Heap, notes: &mut Notes) {
         let first = found.corrupt.first().map_or(heap.address, |it| it.address);
         notes.add_many(Note::HeapCorrupt, found.corrupt_blocks, Place::Va(first));
         let blocks = found.corrupt_blocks;
-        heap.notes.push(format!("{blocks} blocks are damaged, the first at {first:#010x}"));
+        heap.notes.push(say!(
+            "{blocks} blocks are damaged, the first at {first}",
+            blocks,
+            first = format!("{:#010x}", first)
+        ));
     }
     if found.skipped_bytes != 0 {
         notes.add(Note::HeapPartlyWalked, Place::Va(heap.address));
         let bytes = found.skipped_bytes;
-        heap.notes.push(format!("{bytes} bytes of its blocks could not be walked"));
+        heap.notes.push(say!("{bytes} bytes of its blocks could not be walked", bytes));
     }
     let seen = [found.busy_blocks, found.free_blocks, found.lfh_free_blocks];
     if seen.iter().all(|it| *it == 0) && found.skipped_bytes != 0 {

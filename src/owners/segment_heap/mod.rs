@@ -42,6 +42,7 @@ use crate::owners::nt_heap::side::{Side, heap_claim};
 use crate::owners::nt_heap::survey::{Found, Survey};
 use crate::owners::{Account, Claim, Heap, HeapKind, Owner, Strength};
 use crate::process::Process;
+use crate::say;
 use crate::space::{ALLOCATION_GRANULARITY, PAGE, Va, VaRange};
 
 /// Claims each segment heap's header, segments, large blocks, and the table that lists those.
@@ -212,7 +213,7 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
         return (heap, claims);
     };
     if matches!(layout.contexts, Contexts::List(_)) {
-        heap.notes.push("read with the layout of Windows 10 before 1809".to_owned());
+        heap.notes.push(say!("read with the layout of Windows 10 before 1809"));
     }
     let mut counted = Counted::default();
     for context in &contexts {
@@ -220,7 +221,7 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
     }
     if 1 < counted.keys.len() {
         notes.add(Note::HeapListBroken, Place::Va(address));
-        heap.notes.push("its segments carry different keys; some may not be its own".to_owned());
+        heap.notes.push(say!("its segments carry different keys; some may not be its own"));
     }
     let tree = address.saturating_add(layout.large_tree);
     let large = large_blocks(side, o, tree, &mut heap, &mut claims, notes);
@@ -250,8 +251,11 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
             if !fits(counter, segments, header, large, slack) {
                 notes.add(Note::HeapCountersDisagree, Place::Va(address));
                 let counter = counter.unwrap_or(0);
-                heap.notes.push(format!(
-                    "{what} bytes: the counter has {counter}, the segments {segments}"
+                heap.notes.push(say!(
+                    "{what} bytes: the counter has {counter}, the segments {segments}",
+                    what,
+                    counter,
+                    segments
                 ));
             }
         }
@@ -260,8 +264,11 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
             notes.add(Note::HeapCountersDisagree, Place::Va(address));
             let said = said.unwrap_or(0);
             let sum = large.pages_bytes;
-            heap.notes
-                .push(format!("bytes in large blocks: the counter has {said}, the tree {sum}"));
+            heap.notes.push(say!(
+                "bytes in large blocks: the counter has {said}, the tree {sum}",
+                said,
+                sum
+            ));
         }
     }
     (heap, claims)
@@ -301,7 +308,7 @@ fn segments(
     let links = side.list(context.list).unwrap_or_else(|(links, at)| {
         counted.whole = false;
         notes.add(Note::HeapListBroken, Place::Va(at));
-        heap.notes.push(format!("a list of segments breaks at {at:#010x}"));
+        heap.notes.push(say!("a list of segments breaks at {at}", at = format!("{:#010x}", at)));
         links
     });
     let mut taken: u64 = 0;
@@ -315,7 +322,10 @@ fn segments(
         if side.map_is_whole && side.allocation(base).is_none_or(|it| it.end() < range.end()) {
             counted.whole = false;
             notes.add(Note::HeapListBroken, Place::Va(base));
-            heap.notes.push(format!("a list of segments leads to {base:#010x}, no segment"));
+            heap.notes.push(say!(
+                "a list of segments leads to {base}, no segment",
+                base = format!("{:#010x}", base)
+            ));
             continue;
         }
         match side.pointer(base, o.segment_signature) {
@@ -337,7 +347,7 @@ fn segments(
     if context.count.is_some_and(|it| it != taken) && counted.whole {
         notes.add(Note::HeapCountersDisagree, Place::Va(address));
         let said = context.count.unwrap_or(0);
-        heap.notes.push(format!("segments: the counter has {said}, the list {taken}"));
+        heap.notes.push(say!("segments: the counter has {said}, the list {taken}", said, taken));
     }
 }
 
@@ -390,7 +400,10 @@ fn large_blocks(
     while let Some((holder, link)) = waiting.pop() {
         let Some(node) = link.map(|it| plain(holder, it)) else {
             notes.add(Note::HeapListBroken, Place::Va(holder));
-            heap.notes.push(format!("the tree of large blocks leaves the dump at {holder:#010x}"));
+            heap.notes.push(say!(
+                "the tree of large blocks leaves the dump at {holder}",
+                holder = format!("{:#010x}", holder)
+            ));
             continue;
         };
         if node == 0 {

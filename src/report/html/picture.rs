@@ -11,6 +11,7 @@ use crate::owners::{Ledger, Slice, Usage};
 use crate::report::units;
 use crate::space::{ALLOCATION_GRANULARITY, State, Va, VaRange};
 use crate::table;
+use crate::words::term;
 
 /// Cells of a row.
 const COLUMNS: u64 = 512;
@@ -236,6 +237,6 @@ fn class((usage, committed): Class) -> String {
 
 fn words((usage, committed): Class) -> String {
     let free = matches!(usage, Usage::Free | Usage::Unusable);
-    let state = if committed || free { "" } else { ", reserved" };
+    let state = if committed || free { "" } else { term(", reserved") };
     format!("{}{state}", usage.label())
 }

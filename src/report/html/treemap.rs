@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::Analysis;
 use crate::owners::Usage;
 use crate::report::units;
+use crate::say;
+use crate::words::term;
 
 /// Width of the drawing, in its own units.
 const WIDTH: f64 = 1000.0;
@@ -88,13 +90,17 @@ fn whole(label: &str, bytes: u64, class: &str, children: Vec<Node>) -> Node {
     if CHILDREN < children.len() {
         let rest: Vec<Node> = children.drain(CHILDREN..).collect();
         let sum = rest.iter().map(|it| it.bytes).fold(0, u64::saturating_add);
-        children.push(leaf(format!("{} more", units::count(rest.len() as u64)), sum, class));
+        children.push(leaf(
+            say!("{rest} more", rest = units::count(rest.len() as u64)),
+            sum,
+            class,
+        ));
     }
     let known = children.iter().map(|it| it.bytes).fold(0, u64::saturating_add);
     // Reserved segments and overhead make the sums of the two sides differ.
     let rest = bytes.saturating_sub(known);
     if !children.is_empty() && bytes / 200 < rest {
-        children.push(leaf("the rest".to_owned(), rest, class));
+        children.push(leaf(say!("the rest"), rest, class));
     }
     Node { label: label.to_owned(), bytes, class: class.to_owned(), children }
 }
@@ -117,7 +123,7 @@ fn heaps(analysis: &Analysis) -> Vec<Node> {
             let label = format!("{:#x} × {}", it.size_bytes, units::count(it.count));
             leaf(label, it.total_bytes, "")
         });
-        let label = format!("heap {}", units::address(it.address, bitness));
+        let label = say!("heap {size}", size = units::address(it.address, bitness));
         whole(&label, it.committed_bytes, "u-heap", sizes.collect())
     };
     analysis.heaps.iter().map(heap).collect()
@@ -143,7 +149,7 @@ fn owners(analysis: &Analysis, usage: Usage) -> Vec<Node> {
     }
     sums.into_iter()
         .map(|(what, bytes)| {
-            let label = if what.is_empty() { "unnamed" } else { what };
+            let label = if what.is_empty() { term("unnamed") } else { what };
             leaf(label.to_owned(), bytes, "")
         })
         .collect()

@@ -22,9 +22,11 @@ use crate::Analysis;
 use crate::findings;
 use crate::notes::{Note, Place};
 use crate::owners::{self, Block, BlockState, Usage};
+use crate::say;
 use crate::space::{RegionType, State, Va, VaRange};
 use crate::stacks::{self, Stack};
 use crate::table;
+use crate::words::paragraphs;
 pub use allocs::{AllocFilter, AllocationSummary, AllocsBy, LeakUnit, StackDatabase};
 pub(super) use comparison::hours as hours_in_words;
 pub use comparison::{
@@ -948,19 +950,23 @@ impl Model {
                 findings::Role::Remark => "remark",
             }
             .to_owned(),
-            text: it.explain().to_owned(),
+            text: paragraphs(it.explain()),
         });
         let growth = crate::compare::ALL.iter().filter(|it| id.is_none_or(|id| it.id == id));
         let growth = growth.map(|it| Explanation {
             id: it.id.to_owned(),
             role: "growth".to_owned(),
-            text: it.explain.to_owned(),
+            text: paragraphs(it.explain),
         });
         let known = findings::known::causes().filter(|it| id.is_none_or(|id| it.id == id));
         let known = known.map(|it| Explanation {
             id: it.id.clone(),
             role: "cause".to_owned(),
-            text: format!("{}\n\nSource: {}", it.explain.trim(), it.source),
+            text: format!(
+                "{}\n\n{}",
+                paragraphs(&it.explain),
+                say!("Source: {url}", url = it.source)
+            ),
         });
         let explanations = explanations.chain(known).chain(growth);
         Self {

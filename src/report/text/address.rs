@@ -8,8 +8,10 @@ use super::super::{TextOptions, units};
 use super::list;
 use crate::Analysis;
 use crate::owners::Usage;
+use crate::say;
 use crate::space::Va;
 use crate::table::for_terminal;
+use crate::words::term;
 
 /// Writes what is known about each address.
 ///
@@ -34,7 +36,7 @@ pub fn addresses(
 fn address(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
     page.heading(&it.address)?;
     let Some(region) = &it.region else {
-        page.labelled("Region", "not in the memory map")?;
+        page.labelled("Region", term("not in the memory map"))?;
         return place(page, it);
     };
     let words = [
@@ -46,12 +48,15 @@ fn address(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
     ];
     page.labelled("Region", &list(words))?;
     if let Some(allocation) = &it.allocation {
-        let protect = allocation.protect.as_ref().map(|it| format!("made {it}"));
+        let protect = allocation.protect.as_ref().map(|it| say!("made {it}", it));
         let words = [
             allocation.address.clone(),
             units::bytes(allocation.size_bytes),
             units::counted(allocation.regions, "region", "regions"),
-            format!("{} committed", units::bytes(allocation.committed_bytes)),
+            say!(
+                "{committed_bytes} committed",
+                committed_bytes = units::bytes(allocation.committed_bytes)
+            ),
             protect.unwrap_or_default(),
         ];
         page.labelled("Alloc", &list(words))?;
@@ -61,7 +66,7 @@ fn address(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
     page.labelled("Usage", &format!("{usage}{what}"))?;
     page.labelled("Evidence", &region.evidence)?;
     place(page, it)?;
-    let captured = if it.captured { "in the dump" } else { "not in the dump" };
+    let captured = if it.captured { term("in the dump") } else { term("not in the dump") };
     page.labelled("Bytes", captured)
 }
 
@@ -76,7 +81,7 @@ fn call(it: &Frame) -> String {
 
 fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
     if let Some(image) = &it.image {
-        let name = image.name.clone().unwrap_or_else(|| "an image that no list names".to_owned());
+        let name = image.name.clone().unwrap_or_else(|| say!("an image that no list names"));
         let version = image.version.as_ref().map(|it| format!(" {it}")).unwrap_or_default();
         let path = image.path.clone().unwrap_or_default();
         page.labelled("Image", &list([format!("{name}{version}+{:#x}", image.offset), path]))?;
@@ -85,15 +90,23 @@ fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
         }
     }
     if let Some(heap) = &it.heap {
-        let part = if heap.part == "segment" { "segment" } else { "large block" };
+        let part = if heap.part == "segment" { "segment" } else { term("large block") };
         let text = format!("{} ({}), {part} {}", heap.address, heap.kind, heap.part_address);
         page.labelled("Heap", &text)?;
     }
     if let Some(block) = &it.block {
         let words = [
-            format!("{} block at {}", block.state, block.user_address),
-            format!("{:#x} bytes ({})", block.size_bytes, units::bytes(block.size_bytes)),
-            format!("header {}", block.header),
+            say!(
+                "{state} block at {user_address}",
+                state = block.state,
+                user_address = block.user_address
+            ),
+            say!(
+                "{size_bytes} bytes ({size_bytes2})",
+                size_bytes = format!("{:#x}", block.size_bytes),
+                size_bytes2 = units::bytes(block.size_bytes)
+            ),
+            say!("header {header}", header = block.header),
             block.kind.clone(),
         ];
         page.labelled("Block", &list(words))?;
@@ -101,33 +114,48 @@ fn place(page: &mut Page<'_>, it: &Address) -> io::Result<()> {
             page.labelled("Holds", text)?;
         }
         for it in it.neighbors.iter().flatten() {
-            let side = if it.header < block.header { "before" } else { "behind" };
+            let side = if it.header < block.header { term("before") } else { term("behind") };
             let words = [
-                format!("{} block at {}", it.state, it.user_address),
-                format!("{:#x} bytes", it.size_bytes),
-                format!("header {}", it.header),
+                say!(
+                    "{state} block at {user_address}",
+                    state = it.state,
+                    user_address = it.user_address
+                ),
+                say!("{size_bytes} bytes", size_bytes = format!("{:#x}", it.size_bytes)),
+                say!("header {header}", header = it.header),
             ];
-            page.labelled("", &format!("{side} it: {}", list(words)))?;
+            page.labelled("", &say!("{side} it: {words}", side, words = list(words)))?;
         }
         if let Some(stack) = &block.stack {
-            page.labelled("Allocated", "by, innermost first:")?;
+            page.labelled("Allocated", term("by, innermost first:"))?;
             for frame in stack {
                 page.text(10, 4, &call(frame))?;
             }
         } else if let Some(record) = &block.record {
-            page.labelled("Allocated", &format!("by calls recorded at {record}, not in the dump"))?;
+            page.labelled(
+                "Allocated",
+                &say!("by calls recorded at {record}, not in the dump", record),
+            )?;
         }
     }
     if let Some(gc) = &it.managed_heap {
         let size = units::bytes(gc.size_bytes);
-        page.labelled("GC heap", &format!("{}, {} of {size}", gc.generation, gc.address))?;
+        page.labelled(
+            "GC heap",
+            &say!(
+                "{generation}, {gc} of {size}",
+                generation = gc.generation,
+                gc = gc.address,
+                size
+            ),
+        )?;
     }
     if let Some(object) = &it.object {
         let (size, kind) = (units::bytes(object.size_bytes), for_terminal(&object.object_type));
         page.labelled("Object", &format!("{} {kind}, {size}", object.address))?;
     }
     if let Some(thread) = it.stack_of_thread {
-        page.labelled("Stack", &format!("of thread {thread:#x}"))?;
+        page.labelled("Stack", &say!("of thread {thread}", thread = format!("{:#x}", thread)))?;
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ use super::super::page::{Align, Grid, Page};
 use super::super::{TextOptions, units};
 use crate::Analysis;
 use crate::allocations::AllocationStack;
+use crate::say;
 use crate::stacks::Frame;
+use crate::words::term;
 
 /// Frames of a stack that text shows; JSON has all.
 const FRAMES: usize = 24;
@@ -48,10 +50,14 @@ pub fn allocs(
 /// How much of the heaps has a stack. `false` when nothing has.
 fn coverage(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<bool> {
     let it = &analysis.allocations;
-    page.heading("Allocation stacks")?;
+    page.heading(&say!("Allocation stacks"))?;
     if it.stacks.is_empty() {
-        page.text(2, 2, "none were recorded: gflags +ust and page heap were off")?;
-        page.text(2, 2, "to record them: gflags /i program.exe +ust, restart it, dump it again")?;
+        page.text(2, 2, &say!("none were recorded: gflags +ust and page heap were off"))?;
+        page.text(
+            2,
+            2,
+            &say!("to record them: gflags /i program.exe +ust, restart it, dump it again"),
+        )?;
         return Ok(false);
     }
     let sum =
@@ -60,7 +66,7 @@ fn coverage(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<bool> {
     let stacks = units::counted(it.stacks.len() as u64, "stack", "stacks");
     page.text(2, 2, &format!("{blocks}, {}, {stacks}", units::bytes(sum(|it| it.total_bytes))))?;
     for ((count, bytes), what) in
-        [(it.without, "without a stack"), (it.unreadable, "whose stack cannot be read")]
+        [(it.without, term("without a stack")), (it.unreadable, term("whose stack cannot be read"))]
     {
         if count != 0 {
             let blocks = units::counted(count, "busy block", "busy blocks");
@@ -70,8 +76,12 @@ fn coverage(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<bool> {
     for it in &it.databases {
         let address = units::address(it.address, analysis.process.bitness);
         let (used, all) = (units::bytes(it.committed_bytes), units::bytes(it.reserved_bytes));
-        let full = if it.is_full() { ": full, later allocations have no stack" } else { "" };
-        page.text(2, 2, &format!("recorded at {address}, {used} of {all} used{full}"))?;
+        let full = if it.is_full() { term(": full, later allocations have no stack") } else { "" };
+        page.text(
+            2,
+            2,
+            &say!("recorded at {address}, {used} of {all} used{full}", address, used, all, full),
+        )?;
     }
     Ok(true)
 }
@@ -86,12 +96,17 @@ pub(super) fn stack(
     frames: usize,
 ) -> io::Result<()> {
     let blocks = units::counted(count, "block", "blocks");
-    page.heading(&format!("{} in {blocks} ({:.1} %)", units::bytes(bytes), it.percent))?;
+    page.heading(&say!(
+        "{size} in {blocks} ({percent} %)",
+        size = units::bytes(bytes),
+        blocks,
+        percent = format!("{:.1}", it.percent)
+    ))?;
     let sizes = it.sizes();
     let mut shown: Vec<String> =
         sizes.iter().take(SIZES).map(|(size, count)| format!("{size:#x} x {count:#x}")).collect();
     if SIZES < sizes.len() {
-        shown.push(format!("… {} more sizes", sizes.len().saturating_sub(SIZES)));
+        shown.push(say!("… {SIZES} more sizes", SIZES = sizes.len().saturating_sub(SIZES)));
     }
     page.labelled("Sizes", &shown.join(", "))?;
     let bitness = analysis.process.bitness;
@@ -105,7 +120,7 @@ pub(super) fn stack(
 /// The calls, innermost first.
 pub(super) fn frames(page: &mut Page<'_>, frames: &[Frame], most: usize) -> io::Result<()> {
     if frames.is_empty() {
-        return page.text(4, 2, "its stack is not in the dump");
+        return page.text(4, 2, &say!("its stack is not in the dump"));
     }
     for it in frames.iter().take(most) {
         let line = |source: &Option<(crate::table::DumpText, u32)>| {
@@ -115,13 +130,17 @@ pub(super) fn frames(page: &mut Page<'_>, frames: &[Frame], most: usize) -> io::
             source.as_ref().map(line).unwrap_or_default()
         };
         for part in &it.inlined {
-            let text = format!("{} (inline){}", it.inlined_text(part), line(&part.source));
+            let text = say!(
+                "{part} (inline){source}",
+                part = it.inlined_text(part),
+                source = line(&part.source)
+            );
             page.text(4, 4, &text)?;
         }
         page.text(4, 4, &(it.text() + &line(&it.source)))?;
     }
     match frames.len().checked_sub(most).filter(|it| *it != 0) {
-        Some(more) => page.text(4, 4, &format!("… {more} more in --format json")),
+        Some(more) => page.text(4, 4, &say!("… {more} more in --format json", more)),
         None => Ok(()),
     }
 }
@@ -159,8 +178,8 @@ fn added_up(
     let busy = busy.fold(0, u64::saturating_add);
     let mut rows: Vec<_> = sums.into_iter().collect();
     rows.sort_by(|a, b| (b.1.0, &a.0).cmp(&(a.1.0, &b.0)));
-    let head = if filter.by == AllocsBy::Module { "Module" } else { "Function" };
-    page.heading("Allocated in calls through")?;
+    let head = if filter.by == AllocsBy::Module { term("Module") } else { term("Function") };
+    page.heading(&say!("Allocated in calls through"))?;
     let mut grid = Grid::new(&[
         (head, Align::Left),
         ("Bytes", Align::Right),
@@ -183,7 +202,7 @@ fn added_up(
 
 fn more(page: &mut Page<'_>, all: usize, shown: usize) -> io::Result<()> {
     match all.checked_sub(shown).filter(|it| *it != 0) {
-        Some(more) => page.text(2, 2, &format!("… {more} more: --limit {all}")),
+        Some(more) => page.text(2, 2, &say!("… {more} more: --limit {all}", more, all)),
         None => Ok(()),
     }
 }
@@ -195,7 +214,7 @@ pub(super) fn leak_units(page: &mut Page<'_>, analysis: &Analysis) -> io::Result
     if found.is_empty() {
         return Ok(());
     }
-    page.heading("Sizes that occur equally often")?;
+    page.heading(&say!("Sizes that occur equally often"))?;
     let mut grid = Grid::new(&[
         ("Heap", Align::Right),
         ("One unit", Align::Right),
@@ -227,7 +246,7 @@ pub(super) fn most(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io:
         stack(page, analysis, it, it.count, it.total_bytes, 12)?;
     }
     match analysis.allocations.stacks.len().checked_sub(rows).filter(|it| *it != 0) {
-        Some(more) => page.text(2, 2, &format!("… {more} more: oomscope allocs DUMP")),
+        Some(more) => page.text(2, 2, &say!("… {more} more: oomscope allocs DUMP", more)),
         None => Ok(()),
     }
 }

@@ -7,6 +7,8 @@ use super::super::page::{Align, BAD, BOLD, Grid, Page};
 use super::super::{TextOptions, units};
 use super::list;
 use crate::compare::{Comparison, Dimension, Growth, Relation, signed};
+use crate::say;
+use crate::words::term;
 
 /// Rows of each table; JSON has all.
 const ROWS: usize = 12;
@@ -33,80 +35,88 @@ pub fn comparison(out: &mut dyn Write, it: &Comparison, layout: TextOptions) -> 
 
 fn head(page: &mut Page<'_>, it: &Comparison) -> io::Result<()> {
     for (idx, dump) in it.snapshots.iter().enumerate() {
-        let pid = dump.pid.map(|it| format!("pid {it}")).unwrap_or_default();
-        let up = dump.uptime_seconds.map(|it| format!("up {}", units::duration(it)));
+        let pid = dump.pid.map(|it| say!("pid {it}", it)).unwrap_or_default();
+        let up =
+            dump.uptime_seconds.map(|it| say!("up {duration}", duration = units::duration(it)));
         let words = [
             dump.file_name.clone(),
             dump.program.clone(),
             pid,
             up.unwrap_or_default(),
-            format!("private {}", units::bytes(dump.private_bytes)),
+            say!("private {private_bytes}", private_bytes = units::bytes(dump.private_bytes)),
         ];
-        page.labelled(if idx == 0 { "Dumps" } else { "" }, &list(words))?;
+        page.labelled(if idx == 0 { term("Dumps") } else { "" }, &list(words))?;
     }
     let relation = match it.relation {
-        Relation::SameProcess => "one process",
-        Relation::SameProgram => {
+        Relation::SameProcess => term("one process"),
+        Relation::SameProgram => term(
             "two runs of one program: heaps are matched by what they hold, so differences can have \
-             other reasons than growth"
-        }
+             other reasons than growth",
+        ),
         Relation::Different => {
-            "different programs: the tables say how they differ, and nothing about growth"
+            term("different programs: the tables say how they differ, and nothing about growth")
         }
     };
-    let apart = format!("{} apart", units::duration(it.seconds()));
+    let apart = say!("{seconds} apart", seconds = units::duration(it.seconds()));
     page.labelled("Of", &list([relation.to_owned(), apart]))
 }
 
 fn verdict(page: &mut Page<'_>, it: &Comparison) -> io::Result<()> {
     page.blank()?;
-    let rate = it.private.bytes_per_hour.map(|it| format!(", {} an hour", signed(it as i64)));
+    let rate =
+        it.private.bytes_per_hour.map(|it| say!(", {signed} an hour", signed = signed(it as i64)));
     let trend = it.private.trend.map(|it| format!(", {}", it.id())).unwrap_or_default();
-    let line = format!(
-        "private bytes {}{}{trend}{}",
-        signed(it.private.change_bytes),
-        rate.unwrap_or_default(),
-        sparkline(&it.private)
+    let line = say!(
+        "private bytes {change_bytes}{rate}{trend}{private}",
+        change_bytes = signed(it.private.change_bytes),
+        rate = rate.unwrap_or_default(),
+        trend,
+        private = sparkline(&it.private)
     );
     page.labelled_in(BOLD, "Growth", 0, &line)?;
     if let Some(unit) = &it.unit {
         let parts = unit.parts.iter().map(|(size, count, _)| format!("{count:+} x {size:#x}"));
         let parts: Vec<String> = parts.collect();
-        let text = format!(
-            "{} units of {} in heap {} ({}): {:.1} % of the heap's growth",
-            unit.units,
-            units::bytes(unit.unit_bytes),
-            unit.heap,
-            parts.join(", "),
-            unit.explained_percent
+        let text = say!(
+            "{unit} units of {unit_bytes} in heap {heap} ({parts}): {explained_percent} % of the \
+             heap's growth",
+            unit = unit.units,
+            unit_bytes = units::bytes(unit.unit_bytes),
+            heap = unit.heap,
+            parts = parts.join(", "),
+            explained_percent = format!("{:.1}", unit.explained_percent)
         );
         page.labelled_in(BAD, "Unit", 2, &text)?;
         if let Some(cadence) = unit.cadence {
             let every = units::duration(cadence.seconds.round() as u64);
-            page.labelled("Pace", &format!("one every {every}"))?;
+            page.labelled("Pace", &say!("one every {every}", every))?;
         }
         let companions: Vec<String> =
             unit.companions.iter().map(crate::compare::Key::text).collect();
         if !companions.is_empty() {
             page.labelled("As many", &companions.join(", "))?;
         }
-        let timers: Vec<String> =
-            unit.timers.iter().map(|(period, what)| format!("{what} every {period} ms")).collect();
+        let timers: Vec<String> = unit
+            .timers
+            .iter()
+            .map(|(period, what)| say!("{what} every {period} ms", what, period))
+            .collect();
         if !timers.is_empty() {
             page.labelled("Timers", &timers.join(", "))?;
         }
     }
     for (idx, forecast) in it.forecasts.iter().enumerate() {
         let limit = match forecast.limit {
-            "address-space" => "the address space is full",
-            _ => "the system's commit limit is reached",
+            "address-space" => term("the address space is full"),
+            _ => term("the system's commit limit is reached"),
         };
-        let text = format!(
-            "{limit} in {} if private bytes go on growing like this ({} left)",
-            hours_in_words(forecast.hours),
-            units::bytes(forecast.left_bytes)
+        let text = say!(
+            "{limit} in {hours} if private bytes go on growing like this ({left_bytes} left)",
+            limit,
+            hours = hours_in_words(forecast.hours),
+            left_bytes = units::bytes(forecast.left_bytes)
         );
-        page.labelled(if idx == 0 { "Forecast" } else { "" }, &text)?;
+        page.labelled(if idx == 0 { term("Forecast") } else { "" }, &text)?;
     }
     Ok(())
 }
@@ -151,8 +161,8 @@ fn table(page: &mut Page<'_>, it: &Comparison, dimension: Dimension) -> io::Resu
             Some(it) => units::count(it.count),
         };
         let mark = match (row.appeared(), row.is_gone()) {
-            (true, false) => "new",
-            (false, true) => "gone",
+            (true, false) => term("new"),
+            (false, true) => term("gone"),
             _ => "",
         };
         let trend = row.trend.map(|it| it.id()).unwrap_or_default();
@@ -169,7 +179,7 @@ fn table(page: &mut Page<'_>, it: &Comparison, dimension: Dimension) -> io::Resu
     }
     page.table(2, &grid)?;
     match rows.len().checked_sub(ROWS).filter(|it| *it != 0) {
-        Some(more) => page.text(2, 2, &format!("… {more} more in --format json")),
+        Some(more) => page.text(2, 2, &say!("… {more} more in --format json", more)),
         None => Ok(()),
     }
 }
@@ -178,33 +188,43 @@ fn cpu(page: &mut Page<'_>, it: &Comparison) -> io::Result<()> {
     if it.cpu.is_empty() {
         return Ok(());
     }
-    page.heading("Which code ran: processor time between the dumps")?;
+    page.heading(&say!("Which code ran: processor time between the dumps"))?;
     for thread in it.cpu.iter().take(THREADS) {
         let name =
             if thread.name.is_empty() { String::new() } else { format!(" \"{}\"", thread.name) };
-        let new = if thread.is_new { ", new" } else { "" };
+        let new = if thread.is_new { term(", new") } else { "" };
         let time = units::cpu(thread.total() / 10_000);
-        page.text(2, 4, &format!("{time}  thread {:#x}{name}{new}", thread.id))?;
+        page.text(
+            2,
+            4,
+            &say!(
+                "{time}  thread {thread}{name}{new}",
+                time,
+                thread = format!("{:#x}", thread.id),
+                name,
+                new
+            ),
+        )?;
         if let Some(wait) = &thread.wait {
-            page.text(6, 2, &format!("waits: {wait}"))?;
+            page.text(6, 2, &say!("waits: {wait}", wait))?;
         }
         if !thread.calls.is_empty() {
             page.text(6, 2, &thread.calls.join(" < "))?;
         }
     }
     match it.cpu.len().checked_sub(THREADS).filter(|it| *it != 0) {
-        Some(more) => page.text(2, 2, &format!("… {more} more in --format json")),
+        Some(more) => page.text(2, 2, &say!("… {more} more in --format json", more)),
         None => Ok(()),
     }
 }
 
 fn findings(page: &mut Page<'_>, it: &Comparison) -> io::Result<()> {
     if it.findings.is_empty() {
-        return page.heading("Nothing grew by more than noise");
+        return page.heading(&say!("Nothing grew by more than noise"));
     }
-    page.heading("Findings")?;
+    page.heading(&say!("Findings"))?;
     for finding in &it.findings {
-        let line = format!("{} ({}): {}", finding.id, finding.confidence.id(), finding.headline);
+        let line = format!("{} ({}): {}", finding.id, finding.confidence.word(), finding.headline);
         page.text(2, 4, &line)?;
         for step in &finding.next_steps {
             page.text(6, 2, step)?;

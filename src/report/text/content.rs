@@ -6,6 +6,7 @@ use super::super::page::{Align, Grid, Page};
 use super::super::units;
 use crate::Analysis;
 use crate::contents::ContentGroup;
+use crate::say;
 
 /// The groups that matter, the most bytes first, at most `rows` of them.
 pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io::Result<()> {
@@ -14,7 +15,7 @@ pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io
     if groups.is_empty() {
         return Ok(());
     }
-    page.heading("What blocks hold")?;
+    page.heading(&say!("What blocks hold"))?;
     let mut grid = Grid::new(&[
         ("Heap", Align::Right),
         ("Size", Align::Right),
@@ -33,7 +34,7 @@ pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io
             _ => format!("{about}{}", units::count(it.estimated_identical())),
         };
         let share = it.of_kind.saturating_mul(100).checked_div(it.looked_into).unwrap_or(100);
-        let most = if share < 95 { format!(" ({share} % of them)") } else { String::new() };
+        let most = if share < 95 { say!(" ({share} % of them)", share) } else { String::new() };
         grid.row([
             units::address(it.heap, bitness),
             format!("{:#x}", it.size_bytes),
@@ -46,7 +47,7 @@ pub(super) fn table(page: &mut Page<'_>, analysis: &Analysis, rows: usize) -> io
     }
     page.table(2, &grid)?;
     match groups.len().checked_sub(rows).filter(|it| *it != 0) {
-        Some(more) => page.text(2, 2, &format!("… {more} more in --format json")),
+        Some(more) => page.text(2, 2, &say!("… {more} more in --format json", more)),
         None => Ok(()),
     }
 }

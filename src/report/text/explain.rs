@@ -19,7 +19,11 @@ pub fn explain(out: &mut dyn Write, id: Option<&str>, layout: TextOptions) -> io
         let mut grid = Grid::new(&[("Finding", Align::Left), ("", Align::Left), ("", Align::Left)]);
         for it in all {
             let first = it.text.split("\n\n").next().unwrap_or_default();
-            let sentence = first.split_inclusive(". ").next().unwrap_or_default().trim();
+            let end = first
+                .find(". ")
+                .map(|it| it + 1)
+                .or(first.find('。').map(|it| it + '。'.len_utf8()));
+            let sentence = first.get(..end.unwrap_or(first.len())).unwrap_or(first);
             grid.row([it.id.clone(), it.role.clone(), sentence.to_owned()]);
         }
         return page.table(0, &grid);

@@ -8,7 +8,9 @@ use super::super::{TextOptions, units};
 use super::list;
 use crate::Analysis;
 use crate::owners::{self, Heap};
+use crate::say;
 use crate::space::Va;
+use crate::words::term;
 
 /// Writes every native heap: what the segments add up to, then what the headers count.
 ///
@@ -24,24 +26,24 @@ pub fn heaps(
     let mut page = Page::new(out, layout);
     page.labelled("Dump", &analysis.file_name.for_terminal())?;
     if filter.heap.is_some_and(|only| !analysis.heaps.iter().any(|it| it.address == only)) {
-        page.heading("Heaps")?;
-        return page.text(2, 2, "no heap has this address; without --heap all are shown");
+        page.heading(&say!("Heaps"))?;
+        return page.text(2, 2, &say!("no heap has this address; without --heap all are shown"));
     }
     if filter.sizes {
         return stat(&mut page, analysis, filter);
     }
     if analysis.heaps.is_empty() {
-        page.heading("Heaps")?;
+        page.heading(&say!("Heaps"))?;
         let listed = analysis.process.peb.as_ref().map_or(0, |it| it.heaps.len()) as u64;
         let heaps = units::counted(listed, "heap", "heaps");
-        return page.text(2, 2, &format!("the process lists {heaps}; none is in the dump"));
+        return page.text(2, 2, &say!("the process lists {heaps}; none is in the dump", heaps));
     }
     table(&mut page, analysis, filter.heap, usize::MAX)?;
     counters(&mut page, analysis, filter.heap)?;
     let shown = |it: &&Heap| filter.heap.is_none_or(|only| only == it.address);
     for heap in analysis.heaps.iter().filter(shown).filter(|it| !it.notes.is_empty()) {
         let address = units::address(heap.address, analysis.process.bitness);
-        page.heading(&format!("Heap {address}"))?;
+        page.heading(&say!("Heap {address}", address))?;
         for note in &heap.notes {
             page.text(2, 2, note)?;
         }
@@ -64,7 +66,11 @@ pub(super) fn table(
     heaps.sort_by_key(|it| std::cmp::Reverse(it.committed_bytes));
     let committed = heaps.iter().map(|it| it.committed_bytes).fold(0, u64::saturating_add);
     let count = units::counted(heaps.len() as u64, "heap", "heaps");
-    page.heading(&format!("Heaps ({count}, {} committed)", units::bytes(committed)))?;
+    page.heading(&say!(
+        "Heaps ({count}, {committed} committed)",
+        count,
+        committed = units::bytes(committed)
+    ))?;
     let mut grid = Grid::new(&[
         ("Heap", Align::Right),
         ("Kind", Align::Right),
@@ -82,10 +88,10 @@ pub(super) fn table(
             count => units::count(count),
         };
         let marks = [
-            if it.is_default { "default" } else { "" },
+            if it.is_default { term("default") } else { "" },
             if it.lfh == Some(true) { "LFH" } else { "" },
-            if it.wow64_native { "64-bit side" } else { "" },
-            if it.notes.is_empty() { "" } else { "see notes" },
+            if it.wow64_native { term("64-bit side") } else { "" },
+            if it.notes.is_empty() { "" } else { term("see notes") },
         ];
         grid.row([
             units::address(it.address, analysis.process.bitness),
@@ -101,7 +107,7 @@ pub(super) fn table(
     }
     page.table(2, &grid)?;
     if rows < heaps.len() {
-        page.text(2, 2, &format!("… {} more: oomscope heaps DUMP", heaps.len() - rows))?;
+        page.text(2, 2, &say!("… {rows} more: oomscope heaps DUMP", rows = heaps.len() - rows))?;
     }
     Ok(())
 }
@@ -137,18 +143,25 @@ fn sizes_by(
 ) -> io::Result<()> {
     let address = units::address(heap.address, analysis.process.bitness);
     let Some(walk) = &heap.walk else {
-        page.heading(&format!("Blocks of heap {address}"))?;
-        return page.text(2, 2, "not listed: a heap of this kind, or not in the dump");
+        page.heading(&say!("Blocks of heap {address}", address))?;
+        return page.text(2, 2, &say!("not listed: a heap of this kind, or not in the dump"));
     };
     let blocks = units::counted(walk.busy_blocks, "busy block", "busy blocks");
     let busy = units::bytes(walk.busy_bytes);
-    let part = if walk.complete { "" } else { ", not all of it seen" };
+    let part = if walk.complete { "" } else { term(", not all of it seen") };
     let allocated = by_allocated.then(|| owners::allocated_sizes(&analysis.process, heap));
     let (groups, by) = match &allocated {
-        Some(groups) => (groups, ", by the bytes that they take"),
+        Some(groups) => (groups, term(", by the bytes that they take")),
         None => (&walk.sizes, ""),
     };
-    page.heading(&format!("Blocks of heap {address} ({blocks}, {busy}{part}{by})"))?;
+    page.heading(&say!(
+        "Blocks of heap {address} ({blocks}, {busy}{part}{by})",
+        address,
+        blocks,
+        busy,
+        part,
+        by
+    ))?;
     let mut grid = Grid::new(&[
         ("Size", Align::Right),
         ("Count", Align::Right),
@@ -170,7 +183,11 @@ fn sizes_by(
     page.table(2, &grid)?;
     if rows < groups.len() {
         let more = groups.len() - rows;
-        page.text(2, 2, &format!("… {more} more: oomscope heaps DUMP --stat --heap {address}"))?;
+        page.text(
+            2,
+            2,
+            &say!("… {more} more: oomscope heaps DUMP --stat --heap {address}", more, address),
+        )?;
     }
     Ok(())
 }
@@ -183,7 +200,7 @@ fn counters(page: &mut Page<'_>, analysis: &Analysis, only: Option<Va>) -> io::R
     if heaps.is_empty() {
         return Ok(());
     }
-    page.heading("The heaps' own counters, as !heap -s prints them (sizes in KiB)")?;
+    page.heading(&say!("The heaps' own counters, as !heap -s prints them (sizes in KiB)"))?;
     let mut grid = Grid::new(&[
         ("Heap", Align::Right),
         ("Flags", Align::Right),

@@ -8,7 +8,9 @@ use super::super::{TextOptions, units};
 use crate::Analysis;
 use crate::managed::{self, Exception, Kind, Objects, Role, Way};
 use crate::owners::{ManagedHeap, Usage};
+use crate::say;
 use crate::table::for_terminal;
+use crate::words::term;
 
 /// Rows of a list in the summary.
 const SUMMARY: usize = 15;
@@ -35,14 +37,14 @@ pub fn managed(
     let mut page = Page::new(out, layout);
     page.labelled("Dump", &analysis.file_name.for_terminal())?;
     if analysis.process.runtimes.is_empty() {
-        return page.text(0, 0, "No managed runtime is loaded.");
+        return page.text(0, 0, &say!("No managed runtime is loaded."));
     }
     for it in &analysis.process.runtimes {
-        let version = it.version.as_deref().unwrap_or("of unknown version");
+        let version = it.version.as_deref().unwrap_or(term("of unknown version"));
         page.labelled("Runtime", &format!("{} {version}", it.kind.id()))?;
     }
     if analysis.managed.is_empty() {
-        return page.text(0, 0, "Its heap was not found in the dump.");
+        return page.text(0, 0, &say!("Its heap was not found in the dump."));
     }
     page.styled(BOLD, &sentence(analysis))?;
     let limit = if filter.limit == 0 { SUMMARY } else { filter.limit };
@@ -96,7 +98,11 @@ pub(super) fn in_report(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<
             exceptions(page, analysis, objects, 5, false)?;
         }
         finalization(page, analysis, objects)?;
-        more(page, "types, strings, handles, timers and what keeps them alive", "managed DUMP")?;
+        more(
+            page,
+            term("types, strings, handles, timers and what keeps them alive"),
+            "managed DUMP",
+        )?;
     }
     Ok(())
 }
@@ -107,15 +113,17 @@ fn sentence(analysis: &Analysis) -> String {
     let whole: u64 = Usage::ALL.iter().map(|&it| private(it)).fold(0, u64::saturating_add);
     let managed = private(Usage::ManagedHeap);
     if whole == 0 || !analysis.process.map_is_whole {
-        return "How much of the process is managed is not known: the dump has no memory map."
-            .to_owned();
+        return say!(
+            "How much of the process is managed is not known: the dump has no memory map."
+        );
     }
-    let is = if whole <= managed.saturating_mul(2) { "this is" } else { "this is not" };
-    format!(
-        "Managed heap {} of {} private ({}): {is} mainly a managed problem.",
-        units::bytes(managed),
-        units::bytes(whole),
-        units::percent(managed, whole)
+    let is = if whole <= managed.saturating_mul(2) { term("this is") } else { term("this is not") };
+    say!(
+        "Managed heap {managed} of {whole} private ({whole2}): {is} mainly a managed problem.",
+        managed = units::bytes(managed),
+        whole = units::bytes(whole),
+        whole2 = units::percent(managed, whole),
+        is
     )
 }
 
@@ -126,24 +134,28 @@ fn heap_table(
     objects: &Objects,
 ) -> io::Result<()> {
     let version = heap.version.as_deref().unwrap_or_default();
-    page.heading(&format!("Managed heap of {} {version}", heap.runtime))?;
+    page.heading(&say!("Managed heap of {runtime} {version}", runtime = heap.runtime, version))?;
     let mut words = vec![
-        format!("{} committed", units::bytes(heap.committed_bytes)),
-        format!("{} reserved", units::bytes(heap.reserved_bytes)),
+        say!("{committed_bytes} committed", committed_bytes = units::bytes(heap.committed_bytes)),
+        say!("{reserved_bytes} reserved", reserved_bytes = units::bytes(heap.reserved_bytes)),
     ];
-    words.extend(heap.server.map(|it| if it { "server GC" } else { "workstation GC" }.to_owned()));
-    words.push(if heap.regions { "regions" } else { "segments" }.to_owned());
+    words.extend(
+        heap.server
+            .map(|it| if it { term("server GC") } else { term("workstation GC") }.to_owned()),
+    );
+    words.push(if heap.regions { term("regions") } else { term("segments") }.to_owned());
     words.push(heap.evidence.to_owned());
     page.text(2, 2, &words.join(", "))?;
     if objects.allocated_bytes != 0 {
         let (unseen, covered) = (objects.unseen_bytes(), objects.coverage_percent());
-        let mut text = format!(
-            "{} in {}, {covered} % of what is allocated was told",
-            units::bytes(objects.object_bytes),
-            units::counted(objects.count, "object", "objects"),
+        let mut text = say!(
+            "{object_bytes} in {objects}, {covered} % of what is allocated was told",
+            object_bytes = units::bytes(objects.object_bytes),
+            objects = units::counted(objects.count, "object", "objects"),
+            covered
         );
         if unseen != 0 {
-            text.push_str(&format!("; {} was not", units::bytes(unseen)));
+            text.push_str(&say!("; {unseen} was not", unseen = units::bytes(unseen)));
         }
         page.text(2, 2, &text)?;
     }
@@ -183,8 +195,12 @@ fn heap_table(
     }
     if let Some(oom) = heap.oom {
         let size = units::bytes(oom.size_bytes);
-        let large = if oom.large_object { " for the large object heap" } else { "" };
-        page.text(2, 2, &format!("GC out of memory: {} ({size}{large})", oom.reason))?;
+        let large = if oom.large_object { term(" for the large object heap") } else { "" };
+        page.text(
+            2,
+            2,
+            &say!("GC out of memory: {reason} ({size}{large})", reason = oom.reason, size, large),
+        )?;
     }
     for note in &heap.notes {
         page.text(2, 2, note)?;
@@ -196,12 +212,12 @@ fn heap_table(
 fn left_out(page: &mut Page<'_>, all: usize, shown: usize, command: &str) -> io::Result<()> {
     match all.saturating_sub(shown) {
         0 => Ok(()),
-        rest => page.text(2, 2, &format!("… {rest} more: oomscope {command}")),
+        rest => page.text(2, 2, &say!("… {rest} more: oomscope {command}", rest, command)),
     }
 }
 
 fn more(page: &mut Page<'_>, what: &str, command: &str) -> io::Result<()> {
-    page.text(2, 2, &format!("More ({what}): oomscope {command}"))
+    page.text(2, 2, &say!("More ({what}): oomscope {command}", what, command))
 }
 
 fn types(
@@ -213,7 +229,7 @@ fn types(
     if objects.types.is_empty() {
         return Ok(());
     }
-    page.heading("Objects by type")?;
+    page.heading(&say!("Objects by type"))?;
     let mut grid = Grid::new(&[
         ("Bytes", Align::Right),
         ("Share", Align::Right),
@@ -247,7 +263,7 @@ fn largest(
     objects: &Objects,
     limit: usize,
 ) -> io::Result<()> {
-    page.heading("Largest objects")?;
+    page.heading(&say!("Largest objects"))?;
     let mut grid =
         Grid::new(&[("Bytes", Align::Right), ("Address", Align::Right), ("Type", Align::Left)]);
     for &(va, size, of) in objects.largest.iter().take(limit) {
@@ -257,12 +273,13 @@ fn largest(
     page.table(2, &grid)?;
     let sparse = objects.sparse.first();
     if let Some((it, of)) = sparse.and_then(|it| Some((it, objects.types.get(it.of)?))) {
-        let text = format!(
-            "Mostly empty: {} of {} {}, {} (nine tenths are zero, by a sample of each)",
-            units::count(it.count),
-            units::count(of.count),
-            name(of.name.as_deref()),
-            units::bytes(it.total_bytes),
+        let text = say!(
+            "Mostly empty: {count} of {of_} {as_deref}, {total_bytes} (nine tenths are zero, by a \
+             sample of each)",
+            count = units::count(it.count),
+            of_ = units::count(of.count),
+            as_deref = name(of.name.as_deref()),
+            total_bytes = units::bytes(it.total_bytes)
         );
         page.text(2, 2, &text)?;
     }
@@ -282,7 +299,7 @@ fn exceptions(
     if rows.is_empty() {
         return Ok(());
     }
-    page.heading("Exceptions on the managed heap")?;
+    page.heading(&say!("Exceptions on the managed heap"))?;
     for it in rows.iter().take(limit) {
         let mut text = it.kind.for_terminal().into_owned();
         if let Some(message) = &it.message {
@@ -292,24 +309,36 @@ fn exceptions(
             text.push_str(&format!(" ({hresult:#010x})"));
         }
         if 1 < it.count {
-            text.push_str(&format!(", {} alike", units::count(it.count)));
+            text.push_str(&say!(", {count} alike", count = units::count(it.count)));
         }
         let at = units::address(it.address, analysis.process.bitness);
-        page.text(2, 4, &format!("{text}, at {at}"))?;
+        page.text(2, 4, &say!("{text}, at {at}", text, at))?;
         if let Some((_, kind, message)) = &it.inner {
             let message = message.as_ref().map(|it| format!(": {}", it.for_terminal()));
             let message = message.unwrap_or_default();
-            page.text(4, 4, &format!("because of {}{message}", kind.for_terminal()))?;
+            page.text(
+                4,
+                4,
+                &say!("because of {kind}{message}", kind = kind.for_terminal(), message),
+            )?;
         }
         if !it.threads.is_empty() {
             let threads: Vec<String> = it.threads.iter().map(|it| format!("{it:#x}")).collect();
-            page.text(4, 4, &format!("on the stack of thread {}", threads.join(", ")))?;
+            page.text(
+                4,
+                4,
+                &say!("on the stack of thread {threads}", threads = threads.join(", ")),
+            )?;
         }
         for method in it.stack.iter().take(METHODS) {
-            page.text(6, 4, &format!("at {}", method.for_terminal()))?;
+            page.text(6, 4, &say!("at {method}", method = method.for_terminal()))?;
         }
         if METHODS < it.stack.len() {
-            page.text(6, 4, &format!("… {} more", it.stack.len().saturating_sub(METHODS)))?;
+            page.text(
+                6,
+                4,
+                &say!("… {METHODS} more", METHODS = it.stack.len().saturating_sub(METHODS)),
+            )?;
         }
     }
     left_out(page, rows.len(), limit, "managed DUMP --exceptions")
@@ -325,13 +354,14 @@ fn strings(
     if it.count == 0 {
         return Ok(());
     }
-    page.heading("Strings")?;
-    let text = format!(
-        "{} in {}; {} in memory twice or more, one copy of each would save {}",
-        units::bytes(it.total_bytes),
-        units::counted(it.count, "string", "strings"),
-        units::counted(it.duplicated, "text is", "texts are"),
-        units::bytes(it.wasted_bytes),
+    page.heading(&say!("Strings"))?;
+    let text = say!(
+        "{total_bytes} in {count}; {duplicated} in memory twice or more, one copy of each would \
+         save {wasted_bytes}",
+        total_bytes = units::bytes(it.total_bytes),
+        count = units::counted(it.count, "string", "strings"),
+        duplicated = units::counted(it.duplicated, "text is", "texts are"),
+        wasted_bytes = units::bytes(it.wasted_bytes)
     );
     page.text(2, 2, &text)?;
     let mut grid = Grid::new(&[
@@ -372,7 +402,7 @@ fn handles(page: &mut Page<'_>, objects: &Objects) -> io::Result<()> {
     if objects.handles.is_empty() {
         return Ok(());
     }
-    page.heading("GC handles")?;
+    page.heading(&say!("GC handles"))?;
     let mut grid = Grid::new(&[
         ("Kind", Align::Left),
         ("Count", Align::Right),
@@ -392,17 +422,29 @@ fn handles(page: &mut Page<'_>, objects: &Objects) -> io::Result<()> {
 
 fn finalization(page: &mut Page<'_>, analysis: &Analysis, objects: &Objects) -> io::Result<()> {
     let Some(it) = objects.finalization.as_ref().filter(|it| it.ready != 0) else { return Ok(()) };
-    page.heading("Finalizer")?;
+    page.heading(&say!("Finalizer"))?;
     let waiting = units::counted(it.ready, "dead object waits", "dead objects wait");
-    page.text(2, 2, &format!("{waiting} to be finalized: {}", in_line(&it.ready_types, 5)))?;
+    page.text(
+        2,
+        2,
+        &say!(
+            "{waiting} to be finalized: {ready_types}",
+            waiting,
+            ready_types = in_line(&it.ready_types, 5)
+        ),
+    )?;
     let thread = objects.threads.iter().find(|it| it.is_finalizer).and_then(|it| it.id);
     let Some(thread) = thread else { return Ok(()) };
     let busy: Vec<String> = it.busy_with.iter().map(|it| name(Some(it))).collect();
     let busy = match busy.is_empty() {
         true => String::new(),
-        false => format!(", its stack refers to {}", busy.join(", ")),
+        false => say!(", its stack refers to {busy}", busy = busy.join(", ")),
     };
-    page.text(2, 2, &format!("the finalizer is thread {thread:#x}{busy}"))?;
+    page.text(
+        2,
+        2,
+        &say!("the finalizer is thread {thread}{busy}", thread = format!("{:#x}", thread), busy),
+    )?;
     let idx = analysis.process.threads.iter().position(|it| it.id == thread);
     let stack = analysis.stacks.iter().find(|it| Some(it.thread) == idx);
     for frame in stack.into_iter().flat_map(|it| &it.frames).take(METHODS) {
@@ -420,7 +462,7 @@ fn timers(
     if objects.timers.is_empty() {
         return Ok(());
     }
-    page.heading("Timers")?;
+    page.heading(&say!("Timers"))?;
     let mut grid = Grid::new(&[
         ("Every", Align::Right),
         ("First after", Align::Right),
@@ -429,12 +471,12 @@ fn timers(
         ("Runs", Align::Left),
     ]);
     let time = |it: Option<u32>, none: &str| {
-        it.map_or_else(|| none.to_owned(), |it| format!("{} ms", units::count(it.into())))
+        it.map_or_else(|| none.to_owned(), |it| say!("{into} ms", into = units::count(it.into())))
     };
     for it in objects.timers.iter().take(limit) {
         grid.row([
-            time(it.period_ms, "once"),
-            time(it.due_ms, "stopped"),
+            time(it.period_ms, term("once")),
+            time(it.due_ms, term("stopped")),
             units::count(it.count),
             units::address(it.address, analysis.process.bitness),
             it.callback.as_ref().map(|it| it.for_terminal().into_owned()).unwrap_or_default(),
@@ -449,7 +491,7 @@ fn native_handles(page: &mut Page<'_>, objects: &Objects) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    page.heading("Native resources that objects hold")?;
+    page.heading(&say!("Native resources that objects hold"))?;
     let mut grid = Grid::new(&[("Count", Align::Right), ("Type", Align::Left)]);
     for it in rows.iter().take(SUMMARY) {
         grid.row([units::count(it.count), name(it.name.as_deref())]);
@@ -461,12 +503,12 @@ fn threads(page: &mut Page<'_>, objects: &Objects) -> io::Result<()> {
     if objects.threads.is_empty() {
         return Ok(());
     }
-    page.heading("Managed threads")?;
+    page.heading(&say!("Managed threads"))?;
     let mut grid =
         Grid::new(&[("Managed id", Align::Right), ("Thread", Align::Right), ("Name", Align::Left)]);
     for it in objects.threads.iter().take(4 * SUMMARY) {
         let own = it.name.as_ref().map(|it| it.for_terminal().into_owned());
-        let role = if it.is_finalizer { "(finalizer)" } else { "" };
+        let role = if it.is_finalizer { term("(finalizer)") } else { "" };
         grid.row([
             it.managed_id.to_string(),
             it.id.map(|it| format!("{it:#x}")).unwrap_or_default(),
@@ -485,9 +527,13 @@ fn instances(
     limit: usize,
 ) -> io::Result<()> {
     let (found, count) = managed::instances(&analysis.process, heap, objects, of, limit, true);
-    page.heading(&format!("Objects of {}", for_terminal(of)))?;
+    page.heading(&say!("Objects of {of_}", of_ = for_terminal(of)))?;
     if found.is_empty() {
-        return page.text(2, 2, "there are none: `oomscope managed DUMP --stat` shows all types");
+        return page.text(
+            2,
+            2,
+            &say!("there are none: `oomscope managed DUMP --stat` shows all types"),
+        );
     }
     let bitness = analysis.process.bitness;
     for it in &found {
@@ -499,12 +545,12 @@ fn instances(
         )?;
         match &it.way {
             Some(it) => way(page, it, bitness)?,
-            None => page.text(6, 2, "no root that is seen leads to it")?,
+            None => page.text(6, 2, &say!("no root that is seen leads to it"))?,
         }
     }
     let rest = count.saturating_sub(found.len() as u64);
     if rest != 0 {
-        page.text(2, 2, &format!("… {} more: --limit shows them", units::count(rest)))?;
+        page.text(2, 2, &say!("… {rest} more: --limit shows them", rest = units::count(rest)))?;
     }
     Ok(())
 }
@@ -512,7 +558,8 @@ fn instances(
 /// From the root to the object.
 fn way(page: &mut Page<'_>, it: &Way, bitness: u32) -> io::Result<()> {
     let (root, at) = managed_root(&it.root);
-    let at = at.map(|it| format!(" at {}", units::address(it, bitness))).unwrap_or_default();
+    let at =
+        at.map(|it| say!(" at {size}", size = units::address(it, bitness))).unwrap_or_default();
     page.text(6, 2, &format!("{root}{at}"))?;
     let all = it.objects.len();
     for (idx, (va, of)) in it.objects.iter().enumerate() {
@@ -520,7 +567,7 @@ fn way(page: &mut Page<'_>, it: &Way, bitness: u32) -> io::Result<()> {
         if STEPS < all && STEPS / 2 <= idx && idx + STEPS / 2 < all {
             if idx == STEPS / 2 {
                 let out = all.saturating_sub(STEPS).saturating_add(it.left_out);
-                page.text(8, 2, &format!("… {out} more"))?;
+                page.text(8, 2, &say!("… {out} more", out))?;
             }
             continue;
         }
@@ -536,20 +583,20 @@ fn retained(
     objects: &Objects,
     limit: usize,
 ) -> io::Result<()> {
-    page.heading("What keeps objects alive")?;
+    page.heading(&say!("What keeps objects alive"))?;
     let Some(it) = managed::retained(&analysis.process, heap, objects) else {
-        return page.text(2, 2, "there are too many objects to follow all references");
+        return page.text(2, 2, &say!("there are too many objects to follow all references"));
     };
-    let text = format!(
-        "roots lead to {}; to {} no root leads that is seen: dead, or held by a static or native \
-         code that is not",
-        units::counted(it.reached, "object", "objects"),
-        units::count(it.unreached),
+    let text = say!(
+        "roots lead to {reached}; to {unreached} no root leads that is seen: dead, or held by a \
+         static or native code that is not",
+        reached = units::counted(it.reached, "object", "objects"),
+        unreached = units::count(it.unreached)
     );
     page.text(2, 2, &text)?;
     let bitness = analysis.process.bitness;
     if !it.types.is_empty() {
-        page.heading("Types by what would be free with their objects")?;
+        page.heading(&say!("Types by what would be free with their objects"))?;
         let mut grid = Grid::new(&[
             ("Retained", Align::Right),
             ("Count", Align::Right),
@@ -559,7 +606,7 @@ fn retained(
             grid.row([units::bytes(*bytes), units::count(*count), name(of.as_deref())]);
         }
         page.table(2, &grid)?;
-        page.heading("Objects by what would be free with them")?;
+        page.heading(&say!("Objects by what would be free with them"))?;
         let mut grid = Grid::new(&[
             ("Retained", Align::Right),
             ("Address", Align::Right),
@@ -570,7 +617,7 @@ fn retained(
         }
         page.table(2, &grid)?;
     }
-    page.heading("One object of each of the largest types")?;
+    page.heading(&say!("One object of each of the largest types"))?;
     for (of, va, found) in &it.ways {
         let Some(row) = objects.types.get(*of).filter(|it| it.shape.kind != Kind::Free) else {
             continue;
@@ -579,7 +626,7 @@ fn retained(
         page.text(2, 4, &format!("{at} {}", name(row.name.as_deref())))?;
         match found {
             Some(it) => way(page, it, bitness)?,
-            None => page.text(6, 2, "no root that is seen leads to it")?,
+            None => page.text(6, 2, &say!("no root that is seen leads to it"))?,
         }
     }
     Ok(())

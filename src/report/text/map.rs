@@ -7,8 +7,10 @@ use super::super::page::{Align, Grid, Page, width_of};
 use super::super::{TextOptions, units};
 use crate::Analysis;
 use crate::owners::Slice;
+use crate::say;
 use crate::space::State;
 use crate::table::{Cell, Table};
+use crate::words::term;
 
 /// Rows of an owner's table on screen; JSON has all.
 const ROWS: usize = 20;
@@ -40,10 +42,11 @@ pub fn map(
 
 /// Memory by usage.
 pub(super) fn usage(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
-    let part = if analysis.process.map_is_whole { "" } else { " (only of what the dump names)" };
-    page.heading(&format!("Memory by usage{part}"))?;
+    let part =
+        if analysis.process.map_is_whole { "" } else { term(" (only of what the dump names)") };
+    page.heading(&say!("Memory by usage{part}", part))?;
     if analysis.process.regions.is_empty() {
-        return page.text(2, 2, "the dump has no memory map");
+        return page.text(2, 2, &say!("the dump has no memory map"));
     }
     let mut grid = Grid::new(&[
         ("", Align::Left),
@@ -70,7 +73,7 @@ pub(super) fn usage(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> 
     }
     let [size, committed, private, regions] = sum;
     grid.row([
-        "Total".to_owned(),
+        term("Total").to_owned(),
         units::bytes(size),
         units::bytes(committed),
         units::bytes(private),
@@ -86,20 +89,24 @@ fn free(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
         return Ok(());
     }
     let place = |range: Option<crate::space::VaRange>| match range {
-        None => "none".to_owned(),
+        None => term("none").to_owned(),
         Some(it) => {
             let address = units::address(it.start(), analysis.process.bitness);
-            format!("{} at {address}", units::bytes(it.size()))
+            say!("{size} at {address}", size = units::bytes(it.size()), address)
         }
     };
     page.blank()?;
-    page.text(2, 2, &format!("Largest free range: {}", place(ledger.largest_free)))?;
+    page.text(
+        2,
+        2,
+        &say!("Largest free range: {largest_free}", largest_free = place(ledger.largest_free)),
+    )?;
     let largest = place(ledger.largest_allocatable);
-    page.text(2, 2, &format!("Largest that VirtualAlloc can still hand out: {largest}"))
+    page.text(2, 2, &say!("Largest that VirtualAlloc can still hand out: {largest}", largest))
 }
 
 fn regions(page: &mut Page<'_>, analysis: &Analysis, filter: &RegionFilter) -> io::Result<()> {
-    page.heading("Regions")?;
+    page.heading(&say!("Regions"))?;
     let mut count = 0_u64;
     let mut bytes = 0_u64;
     for it in analysis.ledger.slices().iter().filter(|it| filter.passes(it)) {
@@ -116,8 +123,12 @@ fn regions(page: &mut Page<'_>, analysis: &Analysis, filter: &RegionFilter) -> i
 fn region(page: &mut Page<'_>, it: &Slice, bitness: u32) -> io::Result<()> {
     let region = &it.region;
     let attributes = match region.state {
-        State::Commit => format!("commit {} {}", kind(region.kind), region.protect.text()),
-        State::Reserve => format!("reserve {}", kind(region.kind)),
+        State::Commit => say!(
+            "commit {kind} {protect}",
+            kind = kind(region.kind),
+            protect = region.protect.text()
+        ),
+        State::Reserve => say!("reserve {kind}", kind = kind(region.kind)),
         State::Free => state(region.state).to_owned(),
     };
     let address = units::address(region.range.start(), bitness);
@@ -164,7 +175,7 @@ fn table(page: &mut Page<'_>, table: &Table, bitness: u32) -> io::Result<()> {
     page.table(2, &grid)?;
     if ROWS < table.rows.len() {
         let more = units::count((table.rows.len() - ROWS) as u64);
-        page.text(2, 2, &format!("… {more} more: oomscope map DUMP --format json"))?;
+        page.text(2, 2, &say!("… {more} more: oomscope map DUMP --format json", more))?;
     }
     Ok(())
 }

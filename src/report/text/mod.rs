@@ -25,25 +25,31 @@ pub use symbols::{fetched, symbol_cache, symbols};
 pub use threads::threads;
 
 use crate::dump;
+use crate::say;
 use crate::table::for_terminal;
+use crate::words::term;
 
 /// What is said about a dump that cannot be analyzed: what, why, and something to do.
 pub fn refusal(name: &str, error: &dump::Error) -> String {
     let name = for_terminal(name);
-    let mut text = format!("error: cannot analyze `{name}`\n  {error}\n");
+    let mut text = say!("error: cannot analyze `{name}`\n  {error}\n", name, error);
     let hint = match error {
         dump::Error::Open(error) => match error.kind() {
             std::io::ErrorKind::NotFound if !name.contains(['/', '\\', '.']) => {
-                Some("there is no file and no command of that name; see `oomscope --help`")
+                Some(term("there is no file and no command of that name; see `oomscope --help`"))
             }
-            std::io::ErrorKind::NotFound => Some("check the path; a name with spaces needs quotes"),
-            std::io::ErrorKind::PermissionDenied => Some("ask for the right to read the file"),
+            std::io::ErrorKind::NotFound => {
+                Some(term("check the path; a name with spaces needs quotes"))
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                Some(term("ask for the right to read the file"))
+            }
             _ => None,
         },
         other => other.hint(),
     };
     if let Some(hint) = hint {
-        text.push_str(&format!("hint: {hint}\n"));
+        text.push_str(&say!("hint: {hint}\n", hint));
     }
     text
 }

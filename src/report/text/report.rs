@@ -13,8 +13,10 @@ use crate::Analysis;
 use crate::findings::{Confidence, Evidence};
 use crate::owners::{self, Usage};
 use crate::process::Thread;
+use crate::say;
 use crate::stacks::{Folded, Frame, Wait, deciding_frames, fold};
 use crate::table::for_terminal;
+use crate::words::term;
 
 /// Allocation stacks; `oomscope allocs` has all.
 const STACKS: usize = 3;
@@ -91,27 +93,31 @@ fn head(page: &mut Page<'_>, it: &Analysis, options: &ReportOptions) -> io::Resu
     let captured = units::bytes(process.dump_memory().captured_bytes());
     let committed = units::bytes(it.ledger.committed_bytes);
     let holds = if process.map_is_whole {
-        format!("holds {captured} of {committed} committed")
+        say!("holds {captured} of {committed} committed", captured, committed)
     } else {
-        format!("holds {captured} of the memory")
+        say!("holds {captured} of the memory", captured)
     };
     let name = it.file_name.for_terminal().into_owned();
     page.labelled("Dump", &list([name, units::bytes(it.file_size), holds]))?;
-    let name =
-        if process.name.is_empty() { "(name unknown)".into() } else { process.name.for_terminal() };
+    let name = if process.name.is_empty() {
+        term("(name unknown)").into()
+    } else {
+        process.name.for_terminal()
+    };
     let aware = match process.ceiling.large_address_aware {
-        Some(true) if process.bitness == 32 => "large address aware",
-        Some(false) if process.bitness == 32 => "not large address aware",
+        Some(true) if process.bitness == 32 => term("large address aware"),
+        Some(false) if process.bitness == 32 => term("not large address aware"),
         _ => "",
     };
     let wow64 = if process.wow64 { " (WOW64)" } else { "" };
-    let uptime = process.uptime_seconds.map(|it| format!("up {}", units::duration(it)));
+    let uptime =
+        process.uptime_seconds.map(|it| say!("up {duration}", duration = units::duration(it)));
     let words = [
         name.into_owned(),
-        process.pid.map(|it| format!("pid {it}")).unwrap_or_default(),
-        format!("{}-bit{wow64}", process.bitness),
+        process.pid.map(|it| say!("pid {it}", it)).unwrap_or_default(),
+        say!("{value}-bit{wow64}", value = process.bitness, wow64),
         aware.to_owned(),
-        format!("{} of addresses", units::bytes(process.ceiling.bytes)),
+        say!("{ceiling} of addresses", ceiling = units::bytes(process.ceiling.bytes)),
         uptime.unwrap_or_default(),
     ];
     page.labelled("Process", &list(words))?;
@@ -124,7 +130,7 @@ fn head(page: &mut Page<'_>, it: &Analysis, options: &ReportOptions) -> io::Resu
     let version = format!("{}.{}.{}", system.major, system.minor, system.build);
     let commit = process.system_memory.map(|it| {
         let (used, limit) = (it.committed_bytes, it.commit_limit_bytes);
-        format!("commit {} of {}", units::bytes(used), units::bytes(limit))
+        say!("commit {used} of {limit}", used = units::bytes(used), limit = units::bytes(limit))
     });
     let words = [
         format!("{} ({version})", windows_name(system)),
@@ -134,7 +140,7 @@ fn head(page: &mut Page<'_>, it: &Analysis, options: &ReportOptions) -> io::Resu
     ];
     page.labelled("System", &list(words))?;
     let runtimes = process.runtimes.iter().map(|it| {
-        let version = it.version.as_deref().unwrap_or("of unknown version");
+        let version = it.version.as_deref().unwrap_or(term("of unknown version"));
         format!("{} {version}", it.kind.id())
     });
     page.labelled("Runtime", &list(runtimes))
@@ -147,20 +153,20 @@ fn answer(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
         (_, Confidence::Possible) => DOUBTFUL,
         _ => BAD,
     };
-    page.labelled_in(style, "Verdict", 0, &format!("{} ({})", it.limit, it.confidence.id()))?;
+    page.labelled_in(style, "Verdict", 0, &format!("{} ({})", it.limit, it.confidence.word()))?;
     let finding = |id: &str| analysis.findings.iter().find(|it| it.id == id);
     // The verdict's own sentence says both; here each stands with its id.
     let cause = it.cause.and_then(finding);
     let limit = finding(it.limit).filter(|_| cause.is_some());
     page.labelled("", limit.map_or(&it.headline, |it| &it.headline))?;
     if let Some(cause) = cause {
-        let text = format!("{} ({})", cause.id, cause.confidence.id());
+        let text = format!("{} ({})", cause.id, cause.confidence.word());
         page.labelled_in(BOLD, "Cause", 0, &text)?;
         page.labelled("", &cause.headline)?;
     }
     evidence(page, &it.evidence)?;
     for (idx, step) in it.next_steps.iter().enumerate() {
-        let label = if idx == 0 { "Next" } else { "" };
+        let label = if idx == 0 { term("Next") } else { "" };
         page.labelled_in(Style::new(), label, 3, &format!("{}. {step}", idx + 1))?;
     }
     Ok(())
@@ -168,7 +174,7 @@ fn answer(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
 
 fn evidence(page: &mut Page<'_>, evidence: &[Evidence]) -> io::Result<()> {
     for (idx, it) in evidence.iter().enumerate() {
-        let label = if idx == 0 { "Evidence" } else { "" };
+        let label = if idx == 0 { term("Evidence") } else { "" };
         page.labelled_in(Style::new(), label, 2, &format!("{}: {}", it.label, it.value))?;
     }
     Ok(())
@@ -182,42 +188,50 @@ fn holders(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     // Of a map that was put together from what the dump holds, shares would be shares of that.
     if whole == 0 || !analysis.process.map_is_whole {
         page.blank()?;
-        return page.styled(BOLD, "Who holds it is not known: the dump has no memory map");
+        return page.styled(BOLD, &say!("Who holds it is not known: the dump has no memory map"));
     }
     let largest = analysis.heaps.iter().max_by_key(|it| it.committed_bytes);
     let heaps = largest.map(|it| {
         let count = units::counted(analysis.heaps.len() as u64, "heap", "heaps");
         let address = units::address(it.address, analysis.process.bitness);
-        format!("{count}, largest {address} ({})", units::bytes(it.committed_bytes))
+        say!(
+            "{count}, largest {address} ({committed_bytes})",
+            count,
+            address,
+            committed_bytes = units::bytes(it.committed_bytes)
+        )
     });
     let gc = analysis.managed.iter().flat_map(|it| &it.ranges);
     let gc = gc.map(|it| it.committed_bytes).fold(0, u64::saturating_add);
     let managed = match (analysis.managed.is_empty(), analysis.process.runtimes.is_empty()) {
-        (false, _) => format!("GC heaps {}", units::bytes(gc)),
-        (true, false) => "a runtime is loaded; its heap was not found".to_owned(),
-        (true, true) => "no managed runtime".to_owned(),
+        (false, _) => say!("GC heaps {gc}", gc = units::bytes(gc)),
+        (true, false) => say!("a runtime is loaded; its heap was not found"),
+        (true, true) => say!("no managed runtime"),
     };
     // Nothing there and could not look are different things.
     let listed = analysis.process.peb.as_ref().map(|it| it.heap_count as usize);
     let heaps_seen = listed.is_some_and(|it| it <= analysis.heaps.len());
-    let no_heaps = if heaps_seen { "" } else { "not seen: no heap header is in the dump" };
+    let no_heaps = if heaps_seen { "" } else { term("not seen: no heap header is in the dump") };
     let heaps = heaps.unwrap_or_else(|| no_heaps.to_owned());
-    let others =
-        if heaps_seen { "VirtualAlloc by others" } else { "VirtualAlloc, and heaps not seen" };
+    let others = if heaps_seen {
+        term("VirtualAlloc by others")
+    } else {
+        term("VirtualAlloc, and heaps not seen")
+    };
     let (all, seen) = (&analysis.process.threads, |it: &&Thread| it.teb.is_some());
     let mut threads = units::counted(all.len() as u64, "thread", "threads");
     match all.iter().filter(seen).count() {
         seen if seen == all.len() => {}
-        0 => threads.push_str("; not seen: no TEB is in the dump"),
-        seen => threads.push_str(&format!("; only {seen} seen: other TEBs are not in the dump")),
+        0 => threads.push_str(&say!("; not seen: no TEB is in the dump")),
+        seen => threads.push_str(&say!("; only {seen} seen: other TEBs are not in the dump", seen)),
     }
     let images = units::counted(analysis.process.images.iter().count() as u64, "image", "images");
     let named = [
-        (Usage::Heap, "Native heaps", heaps),
-        (Usage::PrivateData, "Other private data", others.to_owned()),
-        (Usage::ManagedHeap, "Managed heaps", managed),
-        (Usage::Image, "Images, written pages", images),
-        (Usage::Stack, "Stacks", threads),
+        (Usage::Heap, term("Native heaps"), heaps),
+        (Usage::PrivateData, term("Other private data"), others.to_owned()),
+        (Usage::ManagedHeap, term("Managed heaps"), managed),
+        (Usage::Image, term("Images, written pages"), images),
+        (Usage::Stack, term("Stacks"), threads),
     ];
     let mut grid = Grid::new(&[
         ("Who holds it", Align::Left),
@@ -233,7 +247,7 @@ fn holders(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     }
     let rest = whole.saturating_sub(shown);
     let share = units::percent(rest, whole);
-    grid.row(["Process data, rest".to_owned(), units::bytes(rest), share, String::new()]);
+    grid.row([say!("Process data, rest"), units::bytes(rest), share, String::new()]);
     page.blank()?;
     page.table(0, &grid)
 }
@@ -250,16 +264,25 @@ fn waits(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     }
     // Certificates and proxies before sockets, which may only be a server that listens.
     groups.sort_by_key(|(stack, _)| stack.wait.as_ref().map(Wait::rank));
-    page.heading("Waiting on the network")?;
+    page.heading(&say!("Waiting on the network"))?;
     for (stack, others) in groups.iter().take(WAITS) {
-        let more = if *others == 0 { String::new() } else { format!(" and {others} more") };
+        let more = if *others == 0 { String::new() } else { say!(" and {others} more", others) };
         let what = stack.wait.as_ref().map_or("", |it| it.what);
-        page.text(2, 2, &format!("{}{more}: waits for {what}", thread_name(analysis, stack)))?;
+        page.text(
+            2,
+            2,
+            &say!(
+                "{stack}{more}: waits for {what}",
+                stack = thread_name(analysis, stack),
+                more,
+                what
+            ),
+        )?;
         page.text(4, 2, &shortened(deciding_frames(stack)))?;
     }
     if WAITS < groups.len() {
         let more = groups.len() - WAITS;
-        page.text(2, 2, &format!("… {more} more: oomscope threads DUMP --wait network"))?;
+        page.text(2, 2, &say!("… {more} more: oomscope threads DUMP --wait network", more))?;
     }
     Ok(())
 }
@@ -300,11 +323,11 @@ fn threads_that_matter(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<(
     groups.sort_by_key(|it| (rank(it.representative), std::cmp::Reverse(cpu(it.representative))));
     let total = units::counted(threads.len() as u64, "thread", "threads");
     let different = units::counted(groups.len() as u64, "different stack", "different stacks");
-    page.heading(&format!("Threads that matter ({total}, {different})"))?;
+    page.heading(&say!("Threads that matter ({total}, {different})", total, different))?;
     let framed = |idx: usize| stacks.get(idx).is_some_and(|it| !it.frames.is_empty());
     groups.retain(|it| framed(it.representative));
     if groups.is_empty() {
-        return page.text(2, 2, "no stack could be walked");
+        return page.text(2, 2, &say!("no stack could be walked"));
     }
     let (busy, waiting): (Vec<_>, Vec<_>) =
         groups.iter().partition(|it| rank(it.representative) < IDLE);
@@ -319,7 +342,7 @@ fn threads_that_matter(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<(
     }
     let more = busy.len().saturating_sub(THREADS) + waiting.len().saturating_sub(THREADS);
     if more != 0 {
-        page.text(2, 2, &format!("… {more} more: oomscope threads DUMP"))?;
+        page.text(2, 2, &say!("… {more} more: oomscope threads DUMP", more))?;
     }
     Ok(())
 }
@@ -330,12 +353,12 @@ fn brief(page: &mut Page<'_>, analysis: &Analysis, group: &Folded) -> io::Result
     let thread = analysis.process.threads.get(stack.thread);
     let more = match group.others.len() {
         0 => String::new(),
-        count => format!("and {count} more"),
+        count => say!("and {count} more", count),
     };
-    let cpu = thread.and_then(cpu_ms).map(|it| format!("CPU {}", units::cpu(it)));
+    let cpu = thread.and_then(cpu_ms).map(|it| say!("CPU {cpu}", cpu = units::cpu(it)));
     let name = list([thread_name(analysis, stack), more, cpu.unwrap_or_default()]);
     let what = stack.wait.as_ref().map_or("", |it| it.what);
-    page.text(2, 2, &format!("{name}: waits for {what}"))?;
+    page.text(2, 2, &say!("{name}: waits for {what}", name, what))?;
     let calls: Vec<String> = deciding_frames(stack).iter().map(Frame::text).collect();
     page.text(4, 2, &calls.join(" < "))
 }
@@ -343,14 +366,14 @@ fn brief(page: &mut Page<'_>, analysis: &Analysis, group: &Folded) -> io::Result
 fn exception(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     let process = &analysis.process;
     let Some(it) = &process.exception else { return Ok(()) };
-    page.heading("Exception")?;
+    page.heading(&say!("Exception"))?;
     let address = units::address(it.address, process.bitness);
     let image = process.images.at(it.address).map(|image| {
         let offset = it.address.saturating_sub(image.range.start());
         format!(" ({}+{offset:#x})", image.stem().for_terminal())
     });
     let image = image.unwrap_or_default();
-    let thread = format!("in thread {:#x}", it.thread_id);
+    let thread = say!("in thread {thread_id}", thread_id = format!("{:#x}", it.thread_id));
     let code = format!("{:#010x}", it.code);
     // The reader's name for an unknown code is the code again.
     let name = if it.name.to_ascii_lowercase().contains(code.trim_start_matches("0x")) {
@@ -358,10 +381,14 @@ fn exception(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     } else {
         format!(" {}", it.name)
     };
-    page.text(2, 2, &format!("{code}{name} at {address}{image} {thread}"))?;
+    page.text(
+        2,
+        2,
+        &say!("{code}{name} at {address}{image} {thread}", code, name, address, image, thread),
+    )?;
     if !it.parameters.is_empty() {
         let parameters = it.parameters.iter().map(|it| format!("{it:#x}"));
-        page.text(2, 2, &format!("parameters {}", list(parameters)))?;
+        page.text(2, 2, &say!("parameters {parameters}", parameters = list(parameters)))?;
     }
     Ok(())
 }
@@ -374,21 +401,21 @@ fn findings(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     if more.is_empty() {
         return Ok(());
     }
-    page.heading("Other findings")?;
+    page.heading(&say!("Other findings"))?;
     for it in more {
-        page.text(2, 4, &format!("{} ({}): {}", it.id, it.confidence.id(), it.headline))?;
+        page.text(2, 4, &format!("{} ({}): {}", it.id, it.confidence.word(), it.headline))?;
         let numbers = it.evidence.iter().map(|it| format!("{}: {}", it.label, it.value));
         let numbers: Vec<String> = numbers.collect();
         page.text(6, 0, &numbers.join("; "))?;
         for step in it.next_steps.iter().filter(|it| !verdict.next_steps.contains(it)) {
-            page.text(6, 2, &format!("next: {step}"))?;
+            page.text(6, 2, &say!("next: {step}", step))?;
         }
     }
-    page.text(2, 2, "oomscope explain ID says what a finding means")
+    page.text(2, 2, &say!("oomscope explain ID says what a finding means"))
 }
 
 fn fitness(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
-    page.heading("What this dump can answer")?;
+    page.heading(&say!("What this dump can answer"))?;
     // Writers put line breaks of their own into their remarks.
     for line in analysis.process.comments.iter().flat_map(|it| it.raw().lines()) {
         page.text(2, 2, &for_terminal(line))?;
@@ -397,9 +424,9 @@ fn fitness(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     for it in &analysis.fitness {
         let mut what = if it.detail.is_empty() { it.needs } else { &it.detail }.to_owned();
         if let Some(capture) = it.capture.filter(|_| !it.present) {
-            what = format!("{what}; capture: {capture}");
+            what = say!("{what}; capture: {capture}", what, capture);
         }
-        let answer = if it.present { "yes" } else { "no" };
+        let answer = if it.present { term("yes") } else { term("no") };
         grid.row([it.answer.to_owned(), answer.to_owned(), what]);
     }
     page.table(2, &grid)
@@ -410,20 +437,20 @@ fn not_visible(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     if notes.peek().is_none() {
         return Ok(());
     }
-    page.heading("Not visible")?;
+    page.heading(&say!("Not visible"))?;
     for (note, counted) in notes {
         let times = match counted.count {
             1 => String::new(),
-            count => format!(" ({} times)", units::count(count)),
+            count => say!(" ({count} times)", count = units::count(count)),
         };
         let first = match (place(&counted.first, analysis.process.bitness), counted.count) {
             (None, _) => String::new(),
             (Some(first), 1) => format!(" [{first}]"),
-            (Some(first), _) => format!(" [first: {first}]"),
+            (Some(first), _) => say!(" [first: {first}]", first),
         };
         page.text(2, 4, &format!("{}{times}{first}", note.text()))?;
         if let Some(remedy) = note.remedy() {
-            page.text(6, 4, &format!("to see it: {remedy}"))?;
+            page.text(6, 4, &say!("to see it: {remedy}", remedy))?;
         }
     }
     Ok(())

@@ -6,8 +6,10 @@ use super::super::model::{SymbolCache, SymbolFilter, outcome, why, why_not};
 use super::super::page::{Align, Grid, Page};
 use super::super::{TextOptions, units};
 use crate::Analysis;
+use crate::say;
 use crate::symbols::sources::{Fetched, Outcome};
 use crate::symbols::{ModuleSymbols, SymbolState};
+use crate::words::term;
 
 /// Writes the modules on stacks and whether there are symbols of them.
 ///
@@ -28,7 +30,11 @@ pub fn symbols(
     let modules = units::counted(all.len() as u64, "module", "modules");
     page.labelled(
         "Symbols",
-        &format!("{} of {modules} on stacks have them", units::count(there as u64)),
+        &say!(
+            "{there} of {modules} on stacks have them",
+            there = units::count(there as u64),
+            modules
+        ),
     )?;
     let rows: Vec<&ModuleSymbols> = all.iter().filter(|it| filter.passes(it)).collect();
     if !rows.is_empty() {
@@ -59,21 +65,27 @@ pub fn symbols(
         }
     }
     if !said.is_empty() {
-        page.heading("Why not")?;
+        page.heading(&say!("Why not"))?;
         for it in said {
             page.text(2, 4, &crate::table::for_terminal(it))?;
         }
     }
     if missing != 0 {
-        page.heading("To get them")?;
-        page.text(2, 4, "with a network: oomscope symbols DUMP fetch --microsoft-symbols")?;
+        page.heading(&say!("To get them"))?;
+        page.text(2, 4, &say!("with a network: oomscope symbols DUMP fetch --microsoft-symbols"))?;
         page.text(
             2,
             4,
-            "without one: oomscope symbols DUMP list --missing --format json --output need.json",
+            &say!(
+                "without one: oomscope symbols DUMP list --missing --format json --output need.json"
+            ),
         )?;
-        page.text(4, 4, "elsewhere: oomscope symbols fetch --manifest need.json --to symbols")?;
-        page.text(4, 4, "here again: --symbols symbols")?;
+        page.text(
+            4,
+            4,
+            &say!("elsewhere: oomscope symbols fetch --manifest need.json --to symbols"),
+        )?;
+        page.text(4, 4, &say!("here again: --symbols symbols"))?;
     }
     Ok(())
 }
@@ -84,12 +96,12 @@ fn is_there(state: &SymbolState) -> bool {
 
 fn in_words(state: &SymbolState) -> &'static str {
     match state {
-        SymbolState::Present => "there",
-        SymbolState::Mismatched => "other build",
-        SymbolState::Unusable(_) => "unusable",
-        SymbolState::Missing => "missing",
-        SymbolState::ServerDown(_) => "down",
-        SymbolState::NoIdentity => "no PDB",
+        SymbolState::Present => term("there"),
+        SymbolState::Mismatched => term("other build"),
+        SymbolState::Unusable(_) => term("unusable"),
+        SymbolState::Missing => term("missing"),
+        SymbolState::ServerDown(_) => term("down"),
+        SymbolState::NoIdentity => term("no PDB"),
     }
 }
 
@@ -103,7 +115,7 @@ pub fn fetched(out: &mut dyn Write, all: &[Fetched], layout: TextOptions) -> io:
     let there = |it: &&Fetched| matches!(it.outcome, Outcome::Fetched(_) | Outcome::There);
     let count = units::count(all.iter().filter(there).count() as u64);
     let files = units::counted(all.len() as u64, "file", "files");
-    page.labelled("Symbols", &format!("{count} of {files} are in the folder"))?;
+    page.labelled("Symbols", &say!("{count} of {files} are in the folder", count, files))?;
     page.blank()?;
     let mut grid = Grid::new(&[
         ("File", Align::Left),
@@ -127,10 +139,10 @@ pub fn symbol_cache(out: &mut dyn Write, it: &SymbolCache, layout: TextOptions) 
     let mut page = Page::new(out, layout);
     page.labelled("Cache", &crate::table::for_terminal(&it.folder))?;
     let files = units::counted(it.files, "file", "files");
-    let removed = if it.cleaned { ", removed" } else { "" };
+    let removed = if it.cleaned { term(", removed") } else { "" };
     page.labelled("Files", &format!("{files}, {}{removed}", units::bytes(it.size_bytes)))?;
     let known = units::counted(it.absent, "file", "files");
-    page.labelled("Absent", &format!("{known} that servers do not have{removed}"))?;
+    page.labelled("Absent", &say!("{known} that servers do not have{removed}", known, removed))?;
     let made = units::counted(it.converted, "file", "files");
     page.labelled("Converted", &format!("{made}, {}{removed}", units::bytes(it.converted_bytes)))
 }

@@ -10,8 +10,10 @@ use super::super::{TextOptions, units};
 use super::list;
 use crate::Analysis;
 use crate::process::Thread;
+use crate::say;
 use crate::stacks::{Blocker, Folded, Object, Stack, Trust, fold};
 use crate::symbols::SymbolState;
+use crate::words::term;
 
 /// Threads that a group names one by one.
 const NAMED: usize = 12;
@@ -49,9 +51,13 @@ pub fn threads(
     });
     let total = units::counted(threads.len() as u64, "thread", "threads");
     let shown: usize = groups.iter().map(|it| it.others.len() + 1).sum();
-    page.heading(&format!("Threads ({} of {total})", units::count(shown as u64)))?;
+    page.heading(&say!("Threads ({count} of {total})", count = units::count(shown as u64), total))?;
     if groups.is_empty() {
-        let what = if stacks.is_empty() { "no stack could be walked" } else { "no such thread" };
+        let what = if stacks.is_empty() {
+            term("no stack could be walked")
+        } else {
+            term("no such thread")
+        };
         return page.text(2, 2, what);
     }
     for it in &groups {
@@ -61,7 +67,11 @@ pub fn threads(
     let guessed = groups.iter().filter_map(|it| stacks.get(it.representative));
     if guessed.flat_map(|it| &it.frames).any(|it| it.trust == Trust::Scan) {
         page.blank()?;
-        page.text(2, 2, "? found by scanning the stack: a return address, perhaps an old one")?;
+        page.text(
+            2,
+            2,
+            &say!("? found by scanning the stack: a return address, perhaps an old one"),
+        )?;
     }
     doubtful_names(&mut page, analysis)
 }
@@ -74,7 +84,7 @@ fn doubtful_names(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
         return Ok(());
     }
     page.blank()?;
-    page.text(2, 2, &format!("names may be wrong, as they are of another build: {other}"))
+    page.text(2, 2, &say!("names may be wrong, as they are of another build: {other}", other))
 }
 
 /// Threads with one stack, at most `frames` of it.
@@ -88,11 +98,11 @@ pub(super) fn group(
     let Some(stack) = analysis.stacks.get(group.representative) else { return Ok(()) };
     page.blank()?;
     let thread = analysis.process.threads.get(stack.thread);
-    let cpu = thread.and_then(cpu_ms).map(|it| format!("CPU {}", units::cpu(it)));
+    let cpu = thread.and_then(cpu_ms).map(|it| say!("CPU {cpu}", cpu = units::cpu(it)));
     let raised = thread.is_some_and(|it| it.raised_exception);
     let words = [
         thread_name(analysis, stack),
-        if raised { "raised the exception" } else { "" }.to_owned(),
+        if raised { term("raised the exception") } else { "" }.to_owned(),
         cpu.unwrap_or_default(),
     ];
     page.text(2, 2, &list(words))?;
@@ -101,11 +111,11 @@ pub(super) fn group(
         let ids = others.filter_map(|it| analysis.process.threads.get(it.thread));
         let ids = ids.take(NAMED).map(|it| format!("{:#x}", it.id));
         let more = group.others.len().saturating_sub(NAMED);
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        page.text(4, 2, &format!("the same stack: {}{more}", list(ids)))?;
+        let more = if more == 0 { String::new() } else { say!(" and {more} more", more) };
+        page.text(4, 2, &say!("the same stack: {ids}{more}", ids = list(ids), more))?;
     }
     if let Some(wait) = &stack.wait {
-        page.text(4, 2, &format!("waits for {} ({})", wait.what, wait.kind))?;
+        page.text(4, 2, &say!("waits for {what} ({kind})", what = wait.what, kind = wait.kind))?;
     }
     // Of threads that are told once, each has a handle of its own.
     let told = |it: &&Blocker| group.others.is_empty() || it.object.address().is_some();
@@ -113,7 +123,7 @@ pub(super) fn group(
         page.text(6, 2, &blocker(analysis, it))?;
     }
     if let Some(url) = &stack.target {
-        page.text(6, 2, &format!("likely {}", url.for_terminal()))?;
+        page.text(6, 2, &say!("likely {url}", url = url.for_terminal()))?;
     }
     if let (true, Some(thread)) = (full, thread) {
         details(page, analysis, thread)?;
@@ -121,7 +131,7 @@ pub(super) fn group(
     calls(page, stack, frames.unwrap_or(usize::MAX))?;
     let native = analysis.native_stacks.get(stack.thread);
     if let (Some(native), Some(thread)) = (native, thread) {
-        page.text(4, 2, "the 64-bit side:")?;
+        page.text(4, 2, &say!("the 64-bit side:"))?;
         if let (true, Some(context)) = (full, &thread.native_context) {
             registers(page, context)?;
         }
@@ -136,39 +146,51 @@ fn deadlocks(page: &mut Page<'_>, analysis: &Analysis) -> io::Result<()> {
     for cycle in crate::stacks::deadlocks(&analysis.process, &analysis.stacks) {
         let names: Vec<String> = cycle.iter().chain(cycle.first()).filter_map(name).collect();
         page.blank()?;
-        page.text(2, 2, &format!("Deadlock: {}", names.join(" waits for ")))?;
+        page.text(2, 2, &say!("Deadlock: {names}", names = names.join(term(" waits for "))))?;
     }
     Ok(())
 }
 
 /// What a thread waits for, in a line.
 pub(in crate::report) fn blocker(analysis: &Analysis, it: &Blocker) -> String {
-    let likely = if it.sure { "" } else { "likely " };
+    let likely = if it.sure { "" } else { term("likely ") };
     let bitness = analysis.process.bitness;
     match &it.object {
         Object::CriticalSection { address, owner, known, recursion } => {
-            let gone = if *known { "" } else { ", which is gone" };
+            let gone = if *known { "" } else { term(", which is gone") };
             let times = match recursion {
                 1 => String::new(),
-                it => format!(" ({it} times)"),
+                it => say!(" ({it} times)", it),
             };
             let address = units::address(*address, bitness);
-            format!("{likely}critical section {address}, held by thread {owner:#x}{gone}{times}")
+            say!(
+                "{likely}critical section {address}, held by thread {owner}{gone}{times}",
+                likely,
+                address,
+                owner = format!("{:#x}", owner),
+                gone,
+                times
+            )
         }
         Object::SrwLock { address } => {
-            format!(
-                "{likely}lock {}; it does not say who holds it",
-                units::address(*address, bitness)
+            say!(
+                "{likely}lock {size}; it does not say who holds it",
+                likely,
+                size = units::address(*address, bitness)
             )
         }
         Object::ConditionVariable { address } => {
-            format!("{likely}condition variable {}", units::address(*address, bitness))
+            say!(
+                "{likely}condition variable {size}",
+                likely,
+                size = units::address(*address, bitness)
+            )
         }
         Object::Handle { value, type_name, name } => {
             let words = [type_name.for_terminal().into_owned(), name.for_terminal().into_owned()];
             let words = list(words);
             let words = if words.is_empty() { words } else { format!(": {words}") };
-            format!("{likely}handle {value:#x}{words}")
+            say!("{likely}handle {value}{words}", likely, value = format!("{:#x}", value), words)
         }
     }
 }
@@ -183,19 +205,26 @@ fn details(page: &mut Page<'_>, analysis: &Analysis, thread: &Thread) -> io::Res
         page.text(
             4,
             2,
-            &format!("began {created}; CPU {kernel} in the kernel, {user} in user mode"),
+            &say!(
+                "began {created}; CPU {kernel} in the kernel, {user} in user mode",
+                created,
+                kernel,
+                user
+            ),
         )?;
     }
     if let Some(stack) = thread.stack() {
         let range = |va| units::address(va, analysis.process.bitness);
-        let used = thread.stack_used().map(|it| format!("{} used, ", units::bytes(it)));
+        let used = thread.stack_used().map(|it| say!("{size} used, ", size = units::bytes(it)));
         let committed = units::bytes(stack.base.saturating_sub(stack.limit));
         let reserved = units::bytes(stack.base.saturating_sub(stack.deallocation_stack));
-        let words = format!(
-            "stack {} to {}: {}{committed} committed, {reserved} reserved",
-            range(stack.deallocation_stack),
-            range(stack.base),
-            used.unwrap_or_default(),
+        let words = say!(
+            "stack {deallocation_stack} to {base}: {used}{committed} committed, {reserved} reserved",
+            deallocation_stack = range(stack.deallocation_stack),
+            base = range(stack.base),
+            used = used.unwrap_or_default(),
+            committed,
+            reserved
         );
         page.text(4, 2, &words)?;
     }
@@ -203,11 +232,17 @@ fn details(page: &mut Page<'_>, analysis: &Analysis, thread: &Thread) -> io::Res
         let named = |name: Option<String>| name.map(|it| format!(" {it}")).unwrap_or_default();
         let error = match teb.last_error {
             0 => String::new(),
-            it => format!("last error {it}{}", named(units::error_name(it))),
+            it => {
+                say!("last error {it}{error_name}", it, error_name = named(units::error_name(it)))
+            }
         };
         let status = match teb.last_status {
             0 => String::new(),
-            it => format!("last status {it:#010x}{}", named(units::status_name(it))),
+            it => say!(
+                "last status {it}{status_name}",
+                it = format!("{:#010x}", it),
+                status_name = named(units::status_name(it))
+            ),
         };
         let words = list([error, status]);
         if !words.is_empty() {
@@ -217,7 +252,7 @@ fn details(page: &mut Page<'_>, analysis: &Analysis, thread: &Thread) -> io::Res
     // Whoever writes a dump suspends each thread once. The writer says -1 when it does not know.
     if (2..u32::MAX).contains(&thread.suspend_count) {
         let times = units::counted(thread.suspend_count.into(), "time", "times");
-        page.text(4, 2, &format!("suspended {times}"))?;
+        page.text(4, 2, &say!("suspended {times}", times))?;
     }
     thread.context.as_ref().map_or(Ok(()), |it| registers(page, it))
 }
@@ -246,15 +281,19 @@ fn calls(page: &mut Page<'_>, stack: &Stack, limit: usize) -> io::Result<()> {
         };
         for part in &it.inlined {
             let source = line(&part.source);
-            page.text(4, 4, &format!("{mark}{} (inline){source}", it.inlined_text(part)))?;
+            page.text(
+                4,
+                4,
+                &say!("{mark}{part} (inline){source}", mark, part = it.inlined_text(part), source),
+            )?;
         }
         page.text(4, 4, &format!("{mark}{}{}", it.text(), line(&it.source)))?;
     }
     if limit < stack.frames.len() {
-        page.text(4, 2, &format!("… {} more frames", stack.frames.len() - limit))?;
+        page.text(4, 2, &say!("… {limit} more frames", limit = stack.frames.len() - limit))?;
     }
     if let Some(why) = stack.stopped {
-        page.text(4, 2, &format!("the walk stopped: {why}"))?;
+        page.text(4, 2, &say!("the walk stopped: {why}", why))?;
     }
     Ok(())
 }
@@ -262,13 +301,13 @@ fn calls(page: &mut Page<'_>, stack: &Stack, limit: usize) -> io::Result<()> {
 /// `Thread 0xb64 "name"`.
 pub(super) fn thread_name(analysis: &Analysis, stack: &Stack) -> String {
     let Some(thread) = analysis.process.threads.get(stack.thread) else {
-        return "Thread".to_owned();
+        return term("Thread").to_owned();
     };
     let name = match thread.name.is_empty() {
         true => String::new(),
         false => format!(" \"{}\"", thread.name.for_terminal()),
     };
-    format!("Thread {:#x}{name}", thread.id)
+    say!("Thread {thread}{name}", thread = format!("{:#x}", thread.id), name)
 }
 
 /// Processor time, when the dump has it.

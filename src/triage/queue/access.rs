@@ -8,6 +8,8 @@ use async_nats::{Client, ConnectOptions};
 use url::Url;
 
 use super::Error;
+use crate::say;
+use crate::words::term;
 
 /// Longest wait for a first answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,7 +49,7 @@ impl Access {
     /// When an address is none.
     pub fn new(addresses: &str) -> Result<Self, Error> {
         let wrong = |why: &str| {
-            let shape = "an address of NATS is nats://HOST[:PORT] or tls://HOST[:PORT]";
+            let shape = term("an address of NATS is nats://HOST[:PORT] or tls://HOST[:PORT]");
             // The address itself is not repeated: it may hold a password.
             Error::Usage(format!("{why}; {shape}"))
         };
@@ -56,14 +58,14 @@ impl Access {
             let whole = if address.contains("://") {
                 address.to_owned()
             } else {
-                format!("nats://{address}")
+                say!("nats://{address}", address)
             };
             let mut url = Url::parse(&whole).map_err(|it| wrong(&it.to_string()))?;
             if !matches!(url.scheme(), "nats" | "tls") {
-                return Err(wrong(&format!("`{}://` is not spoken", url.scheme())));
+                return Err(wrong(&say!("`{scheme}://` is not spoken", scheme = url.scheme())));
             }
             if url.host_str().is_none_or(str::is_empty) {
-                return Err(wrong("a host is missing"));
+                return Err(wrong(term("a host is missing")));
             }
             let plain = |text: &str| {
                 percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
@@ -77,10 +79,10 @@ impl Access {
             }
             // The client gets an address that says nothing in its messages.
             let cleared = url.set_username("").and_then(|()| url.set_password(None));
-            cleared.map_err(|()| wrong("the address takes no user"))?;
+            cleared.map_err(|()| wrong(term("the address takes no user")))?;
             it.servers.push(url);
         }
-        if it.servers.is_empty() { Err(wrong("no address is given")) } else { Ok(it) }
+        if it.servers.is_empty() { Err(wrong(term("no address is given"))) } else { Ok(it) }
     }
 
     /// Says who we are where no address does.
@@ -120,14 +122,20 @@ impl Access {
             options = options.user_and_password(user.clone(), password);
         }
         let unread = |what: &str, path: &PathBuf, error: &dyn fmt::Display| {
-            Error::Usage(format!("{what} `{}` cannot be read: {error}", path.display()))
+            Error::Usage(say!(
+                "{what} `{display}` cannot be read: {error}",
+                what,
+                display = path.display(),
+                error
+            ))
         };
         if let Some(path) = &self.creds {
             let read = options.credentials_file(path).await;
-            options = read.map_err(|it| unread("the credentials", path, &it.kind()))?;
+            options = read.map_err(|it| unread(term("the credentials"), path, &it.kind()))?;
         }
         if let Some(path) = &self.nkey {
-            let seed = std::fs::read_to_string(path).map_err(|it| unread("the NKey", path, &it))?;
+            let seed =
+                std::fs::read_to_string(path).map_err(|it| unread(term("the NKey"), path, &it))?;
             let mut lines = seed.lines().map(str::trim);
             let seed = lines.rfind(|it| it.starts_with('S')).unwrap_or_default();
             options = options.nkey(seed.to_owned());
@@ -135,7 +143,8 @@ impl Access {
         // The client opens these itself, and does not say which it could not.
         let own = self.tls_own.iter().flat_map(|(certificate, key)| [certificate, key]);
         for path in self.tls_ca.iter().chain(own) {
-            std::fs::File::open(path).map_err(|it| unread("the certificate or key", path, &it))?;
+            std::fs::File::open(path)
+                .map_err(|it| unread(term("the certificate or key"), path, &it))?;
         }
         if let Some(path) = &self.tls_ca {
             options = options.add_root_certificates(path.clone());
@@ -150,7 +159,9 @@ impl Access {
         let servers: Result<Vec<async_nats::ServerAddr>, _> = servers.collect();
         let servers = servers.map_err(|it| self.failed(it))?;
         let connected = options.connect(servers).await;
-        connected.map_err(|it| self.failed(format!("no connection to {}: {it}", self.shown())))
+        connected.map_err(|it| {
+            self.failed(say!("no connection to {value}: {it}", value = self.shown(), it))
+        })
     }
 }
 
