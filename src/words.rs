@@ -19,6 +19,10 @@ pub enum Language {
     Chinese,
 }
 
+/// The sentences are built in by a macro that reads the file behind the compiler's back: this makes a
+/// change of it a reason to compile.
+const _: &str = include_str!("../locales/zh-CN.yml");
+
 /// The language that sentences are made in.
 static LANGUAGE: AtomicU8 = AtomicU8::new(0);
 
@@ -90,7 +94,12 @@ pub fn paragraphs(english: &str) -> String {
 
 /// A sentence in the current language, with each `{name}` replaced by what stands for it.
 pub fn sentence(english: &'static str, parts: &[(&str, &dyn Display)]) -> String {
-    let mut rest = term(english);
+    filled(term(english), parts)
+}
+
+/// A text with each `{name}` replaced by what stands for it.
+pub fn filled(template: &str, parts: &[(&str, &dyn Display)]) -> String {
+    let mut rest = template;
     let mut text = String::with_capacity(rest.len());
     while let Some((before, after)) = rest.split_once('{') {
         text.push_str(before);

@@ -71,7 +71,7 @@ fn write(global: &Global, args: &ReportArgs, stderr: &Stderr) -> io::Result<u8> 
 fn target(first: &Path, dumps: usize) -> PathBuf {
     let mut name = first.file_name().map_or_else(|| OsString::from("dump"), OsString::from);
     if let Some(others) = dumps.checked_sub(1).filter(|it| *it != 0) {
-        name.push(say!(".and-{others}-more", others));
+        name.push(format!(".and-{others}-more"));
     }
     name.push(".oomscope.html");
     let beside = first.with_file_name(&name);
@@ -80,7 +80,7 @@ fn target(first: &Path, dumps: usize) -> PathBuf {
 
 fn can_write_beside(target: &Path) -> bool {
     let mut probe = target.as_os_str().to_owned();
-    probe.push(say!(".{std}.tmp", std = std::process::id()));
+    probe.push(format!(".{}.tmp", std::process::id()));
     let made = File::options().write(true).create_new(true).open(&probe).is_ok();
     made && std::fs::remove_file(&probe).is_ok()
 }

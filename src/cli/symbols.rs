@@ -52,7 +52,7 @@ pub(super) fn settings(global: &Global, args: Option<&SymbolArgs>) -> Settings {
         .map(|it| it.to_string_lossy().into_owned())
         .collect();
     if global.microsoft_symbols {
-        paths.push(say!("srv*{MICROSOFT}", MICROSOFT));
+        paths.push(format!("srv*{MICROSOFT}"));
     }
     Settings {
         paths,

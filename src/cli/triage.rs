@@ -275,7 +275,7 @@ pub(super) fn write(
     let pages: BTreeSet<String> = summary
         .dumps
         .iter()
-        .filter(|it| folder.join("reports").join(say!("{key}.html", key = it.key)).is_file())
+        .filter(|it| folder.join("reports").join(format!("{}.html", it.key)).is_file())
         .map(|it| it.key.clone())
         .collect();
     let mut file = Output::to_file(&folder.join("index.html"), false);

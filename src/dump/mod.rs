@@ -75,7 +75,7 @@ impl fmt::Display for Error {
         let hex = |it: &u64| format!("{it:#x}");
         f.write_str(&match self {
             Error::Open(error) => error.to_string(),
-            Error::NotADump { what, .. } => say!("this is {what}", what = term(what)),
+            Error::NotADump { what, .. } => say!("this is {what}", what),
             Error::PastEnd { what, offset, needed, file_len } => say!(
                 "{what} at offset {offset} needs {needed} bytes, but the file ends at {end}",
                 what,
@@ -96,7 +96,7 @@ impl Error {
     /// Something that the reader of the message can do.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::NotADump { hint, .. } => Some(term(hint)),
+            Error::NotADump { hint, .. } => Some(hint),
             Error::PastEnd { .. } => {
                 Some(term("the copy may have stopped early; compare its size with the original"))
             }
@@ -258,50 +258,56 @@ impl Dump {
 
 /// What the file is, when it is not a dump that we read.
 fn something_else(file: &[u8]) -> Option<(&'static str, &'static str)> {
-    const UNPACK: &str = "unpack it and name the .dmp inside";
-    const PROCESS: &str = "oomscope reads process dumps: procdump -ma <pid>";
+    let unpack = term("unpack it and name the .dmp inside");
+    let process = term("oomscope reads process dumps: procdump -ma <pid>");
     let starts = |magic: &[u8]| file.starts_with(magic);
     if file.is_empty() {
-        return Some(("an empty file", "the writer may have had no disk space; dump again"));
+        return Some((
+            term("an empty file"),
+            term("the writer may have had no disk space; dump again"),
+        ));
     }
     if starts(b"MDMP") {
         return None;
     }
     Some(if starts(b"PAGEDU64") || starts(b"PAGEDUMP") {
-        ("a kernel dump (memory of the whole system, not of one process)", PROCESS)
+        (term("a kernel dump (memory of the whole system, not of one process)"), process)
     } else if starts(b"\x7fELF") {
         let core = file.get(16..18) == Some(&[4, 0]);
         if core {
-            ("an ELF core dump of a Linux process", PROCESS)
+            (term("an ELF core dump of a Linux process"), process)
         } else {
-            ("an ELF program, not a dump", PROCESS)
+            (term("an ELF program, not a dump"), process)
         }
     } else if starts(b"PMDM") {
-        ("a minidump written on a big-endian machine", PROCESS)
+        (term("a minidump written on a big-endian machine"), process)
     } else if starts(b"USERDUMP") || starts(b"USERDU64") {
-        ("a user dump in the format before minidumps", "write it again: procdump -ma <pid>")
+        (
+            term("a user dump in the format before minidumps"),
+            term("write it again: procdump -ma <pid>"),
+        )
     } else if starts(&[0xcf, 0xfa, 0xed, 0xfe]) || starts(&[0xca, 0xfe, 0xba, 0xbe]) {
-        ("a Mach-O file of macOS", PROCESS)
+        (term("a Mach-O file of macOS"), process)
     } else if starts(b"MZ") {
-        ("a Windows program or DLL, not a dump", "name a .dmp file")
+        (term("a Windows program or DLL, not a dump"), term("name a .dmp file"))
     } else if starts(b"PK\x03\x04") {
-        ("a ZIP archive", UNPACK)
+        (term("a ZIP archive"), unpack)
     } else if starts(b"7z\xbc\xaf\x27\x1c") {
-        ("a 7-Zip archive", UNPACK)
+        (term("a 7-Zip archive"), unpack)
     } else if starts(&[0x1f, 0x8b]) {
-        ("a gzip archive", UNPACK)
+        (term("a gzip archive"), unpack)
     } else if starts(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        ("a Zstandard archive", UNPACK)
+        (term("a Zstandard archive"), unpack)
     } else if starts(b"\xfd7zXZ\0") {
-        ("an xz archive", UNPACK)
+        (term("an xz archive"), unpack)
     } else if starts(b"MSCF") {
-        ("a cabinet archive", UNPACK)
+        (term("a cabinet archive"), unpack)
     } else if file.iter().all(|&it| it == 0) {
-        ("a file of zeros", "the copy may have failed; copy the dump again")
+        (term("a file of zeros"), term("the copy may have failed; copy the dump again"))
     } else if file.iter().take(4096).all(|&it| it >= 0x20 || matches!(it, b'\t' | b'\n' | b'\r')) {
-        ("a text file, not a dump", "name a .dmp file")
+        (term("a text file, not a dump"), term("name a .dmp file"))
     } else {
-        ("not a minidump (it does not begin with MDMP)", "name a .dmp file")
+        (term("not a minidump (it does not begin with MDMP)"), term("name a .dmp file"))
     })
 }
 

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use super::Error;
+use crate::words::term;
 
 /// The whole dump file.
 pub enum Source {
@@ -24,7 +25,7 @@ impl Source {
     pub fn of_file(file: &File) -> Result<Self, Error> {
         let metadata = file.metadata().map_err(Error::Open)?;
         if metadata.is_dir() {
-            return Err(Error::NotADump { what: "a folder", hint: "name a .dmp file" });
+            return Err(Error::NotADump { what: term("a folder"), hint: term("name a .dmp file") });
         }
         if metadata.len() == 0 {
             // An empty file cannot be mapped on every system.

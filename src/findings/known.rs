@@ -135,7 +135,7 @@ impl KnownCause {
     /// The finding, when everything holds.
     fn check(&'static self, case: &Case<'_>) -> Option<Finding> {
         let loaded = |name: &String| {
-            let file = say!("{name}.dll", name);
+            let file = format!("{name}.dll");
             case.process.images.iter().any(|it| it.is(name) || it.is(&file))
         };
         if !self.when.modules.iter().all(loaded) {

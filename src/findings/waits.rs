@@ -3,6 +3,7 @@
 use super::{Case, Confidence, Evidence, Finding};
 use crate::say;
 use crate::stacks::{Stack, Trust};
+use crate::words::term;
 
 /// Frames that a finding shows of each thread.
 const SHOWN_FRAMES: usize = 4;
@@ -15,7 +16,7 @@ pub(super) fn waiting(
     id: &'static str,
     kind: &str,
     minimum: usize,
-    what: &str,
+    what: &'static str,
     next_steps: Vec<String>,
 ) -> Option<Finding> {
     let waits = |it: &&Stack| it.wait.as_ref().is_some_and(|wait| wait.kind == kind);
@@ -48,7 +49,11 @@ pub(super) fn waiting(
     } else {
         say!("{stacks} threads", stacks = stacks.len())
     };
-    let what = if stacks.len() == 1 { what.replacen("wait", "waits", 1) } else { what.to_owned() };
+    let what = if stacks.len() == 1 {
+        term(what).replacen("wait", "waits", 1)
+    } else {
+        term(what).to_owned()
+    };
     Some(Finding {
         id,
         confidence: if scanned { Confidence::Likely } else { Confidence::Certain },

@@ -15,6 +15,11 @@ use crate::stacks::{Frame, Stack};
 /// beside one of a hundred gigabytes is no more than a hair.
 const NARROWEST: f64 = 0.01;
 
+/// A picture in a page is as wide as the page, and frames below half a percent have no letter in it.
+const STILL_NARROWEST: f64 = 0.5;
+/// Pixels.
+const STILL_WIDTH: usize = 1200;
+
 /// Writes a picture of stacks. `lines` are frames, outermost first, joined by `;`, each with its
 /// weight in `unit`s ("threads", "bytes"); [`line()`] makes one of frames. Lines that are equal are
 /// added up. The same lines give the same bytes.
@@ -26,6 +31,35 @@ pub fn write(
     lines: impl Iterator<Item = (String, u64)>,
     title: &str,
     unit: &str,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    draw(lines, title, unit, Options::default(), NARROWEST, out)
+}
+
+/// The same as a picture that does nothing when it is pointed at, for a page that has room for what
+/// can be read and no more.
+///
+/// # Errors
+///
+/// As [`write()`].
+pub(super) fn write_still(
+    lines: impl Iterator<Item = (String, u64)>,
+    title: &str,
+    unit: &str,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut options = Options::default();
+    options.no_javascript = true;
+    options.image_width = Some(STILL_WIDTH);
+    draw(lines, title, unit, options, STILL_NARROWEST, out)
+}
+
+fn draw(
+    lines: impl Iterator<Item = (String, u64)>,
+    title: &str,
+    unit: &str,
+    mut options: Options<'_>,
+    narrowest: f64,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let mut lines: Vec<(String, u64)> = lines.filter(|(_, weight)| *weight != 0).collect();
@@ -40,13 +74,12 @@ pub fn write(
         }
         same
     });
-    let mut options = Options::default();
     options.title = plain(title);
     options.count_name = plain(unit);
     // Colors by name instead of by chance: the same dump gives the same bytes.
     options.hash = true;
     options.deterministic = true;
-    options.min_width = NARROWEST;
+    options.min_width = narrowest;
     // A number behind a space would be taken for a second weight, to compare with.
     let lines = lines.into_iter().map(|(it, weight)| (it.replace(' ', "\u{a0}"), weight));
     let lines: Vec<String> = lines.map(|(stack, weight)| format!("{stack} {weight}")).collect();

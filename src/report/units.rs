@@ -1,6 +1,6 @@
 //! Numbers as people read them: sizes with units, addresses in hex, times in words.
 
-use crate::words::Language;
+use crate::words::{Language, filled};
 use minidump::CrashReason;
 
 pub use crate::table::{address, units as bytes};
@@ -20,9 +20,10 @@ pub fn count(number: u64) -> String {
 
 /// `count` with its noun.
 pub fn counted(number: u64, one: &str, many: &str) -> String {
-    match Language::current().translate(many) {
-        // Other languages have no plural, or count with a word of their own in it.
-        Some(noun) => format!("{} {noun}", count(number)),
+    let sentence = format!("{{count}} {many}");
+    match Language::current().translate(&sentence) {
+        // Other languages have one word for both, and count with a word of their own before it.
+        Some(sentence) => filled(sentence, &[("count", &count(number))]),
         None => format!("{} {}", count(number), if number == 1 { one } else { many }),
     }
 }

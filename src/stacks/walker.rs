@@ -473,16 +473,16 @@ impl Steps<'_> {
 
     /// Why there is no caller of the last frame, though there should be one.
     fn why_lost(&self, last: Option<&StackFrame>) -> &'static str {
-        let Some(last) = last else { return "no caller was found" };
+        let Some(last) = last else { return term("no caller was found") };
         let sp = last.context.get_stack_pointer();
         if self.code.memory.u8(self.stack.end()).is_none() && self.stack.end() <= sp {
-            "the rest of the stack is not in the dump"
+            term("the rest of the stack is not in the dump")
         } else if self.code.memory.u8(last.instruction).is_none() {
-            "no caller was found; the code of the last frame is not in the dump"
+            term("no caller was found; the code of the last frame is not in the dump")
         } else if self.code.names.image(last.instruction).is_none() {
-            "no caller was found; the last frame is generated code without unwind data"
+            term("no caller was found; the last frame is generated code without unwind data")
         } else {
-            "no caller was found on the stack"
+            term("no caller was found on the stack")
         }
     }
 

@@ -13,6 +13,8 @@ fn oomscope() -> Command {
     for it in ["COLUMNS", "NO_COLOR", "CLICOLOR_FORCE", "_NT_SYMBOL_PATH", "_NT_ALT_SYMBOL_PATH"] {
         command.env_remove(it);
     }
+    // Nor does the language of who runs the tests matter.
+    command.env("LC_ALL", "C");
     // No test looks into the user's cache.
     command.env("OOMSCOPE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-cache"));
     command

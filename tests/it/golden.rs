@@ -34,7 +34,7 @@ fn update() -> bool {
 }
 
 /// Compares with a golden file, or writes it. Says what differs, or nothing.
-fn compare(file: &str, actual: &str, must_exist: bool) -> Option<String> {
+pub(crate) fn compare(file: &str, actual: &str, must_exist: bool) -> Option<String> {
     let path = root().join("tests/golden").join(file);
     if update() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -65,7 +65,7 @@ fn compare(file: &str, actual: &str, must_exist: bool) -> Option<String> {
 }
 
 #[track_caller]
-fn assert_same(differences: Vec<String>) {
+pub(crate) fn assert_same(differences: Vec<String>) {
     assert!(
         differences.is_empty(),
         "{} golden files differ (UPDATE_GOLDEN=1 rewrites):\n{}",

@@ -32,5 +32,6 @@ mod segment_blocks;
 mod stacks;
 mod symbol_server;
 mod threads;
+mod translated;
 mod triage;
 mod verdicts;

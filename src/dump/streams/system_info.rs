@@ -8,6 +8,7 @@ use super::Stream;
 use crate::dump::{Bytes, Dump, Error};
 use crate::notes::Notes;
 use crate::table::DumpText;
+use crate::words::term;
 
 /// Processor architecture of the system that wrote the dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +74,14 @@ impl Stream for SystemInfo {
         // Breakpad writes minidumps of Linux, macOS and Android processes: 0x8101 and above.
         if 0x8000 < platform {
             let what = match platform {
-                0x8201 => "a Breakpad minidump of a Linux process",
-                0x8101 => "a Breakpad minidump of a macOS process",
-                0x8203 => "a Breakpad minidump of an Android process",
-                _ => "a minidump of a system that is not Windows",
+                0x8201 => term("a Breakpad minidump of a Linux process"),
+                0x8101 => term("a Breakpad minidump of a macOS process"),
+                0x8203 => term("a Breakpad minidump of an Android process"),
+                _ => term("a minidump of a system that is not Windows"),
             };
             return Err(Error::NotADump {
                 what,
-                hint: "oomscope reads dumps of Windows processes: procdump -ma <pid>",
+                hint: term("oomscope reads dumps of Windows processes: procdump -ma <pid>"),
             });
         }
         let arch = match raw.raw.processor_architecture {

@@ -7,21 +7,23 @@
 mod picture;
 mod treemap;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use base64::Engine;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, ValueKind};
+use minijinja::value::{Kwargs, Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Output, State, Value, escape_formatter};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use self::picture::Picture;
 use self::treemap::Treemap;
-use super::model::{ComparisonModel, Model};
-use super::{ReportOptions, units};
+use super::model::{AllocFilter, ComparisonModel, Model};
+use super::{ReportOptions, flamegraph, units};
 use crate::Analysis;
 use crate::table;
+use crate::words::{self, Language, term};
 
 /// Rows of the table of regions; the command line lists all.
 const REGIONS: usize = 400;
@@ -46,6 +48,8 @@ struct Page {
     stacks_more: u64,
     /// Private bytes of native heaps, of the managed side, and of all others.
     split: Vec<Share>,
+    /// Who allocated, as a picture in a `data:` address.
+    flamegraph: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -140,6 +144,10 @@ pub(crate) fn environment() -> io::Result<Environment<'static>> {
     environment.add_filter("duration", known(units::duration));
     environment.add_filter("cpu", known(units::cpu));
     environment.add_filter("code", code);
+    // Words of the page in the language of the report. `say` as a function puts parts in.
+    environment.add_filter("say", |text: &str| words::translated(text).into_owned());
+    environment.add_function("say", say);
+    environment.add_function("lang", || Language::current().tag());
     environment.add_filter("hex", |it: u64| format!("{it:#x}"));
     for (name, text) in [
         ("report.html", include_str!("report.html")),
@@ -152,6 +160,18 @@ pub(crate) fn environment() -> io::Result<Environment<'static>> {
         environment.add_template(name, text).map_err(io::Error::other)?;
     }
     Ok(environment)
+}
+
+/// `say("{count} dumps", count=3)`.
+fn say(text: &str, parts: Kwargs) -> Result<String, minijinja::Error> {
+    let names: Vec<String> = parts.args().map(str::to_owned).collect();
+    let mut values = Vec::new();
+    for name in &names {
+        values.push((name.as_str(), parts.get::<Value>(name)?));
+    }
+    let parts: Vec<(&str, &dyn Display)> =
+        values.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
+    Ok(words::filled(&words::translated(text), &parts))
 }
 
 /// A number in words, and a dash for one that could not be seen.
@@ -239,12 +259,25 @@ fn page(analysis: &Analysis, options: &ReportOptions) -> Page {
         picture: picture::picture(&analysis.ledger, ceiling, bitness),
         treemap: treemap::treemap(analysis),
         split: split(analysis),
+        flamegraph: flames(analysis),
         leaders,
         stacks_more,
         regions,
         regions_more,
         model,
     }
+}
+
+/// Stacks of allocations by bytes. Inside an `img` nothing of it runs or styles the page.
+fn flames(analysis: &Analysis) -> Option<String> {
+    let all = AllocFilter::default();
+    let lines = flamegraph::allocations(analysis, &all);
+    let title = term("Allocated and not freed");
+    let mut picture = Vec::new();
+    // Without a stack there is nothing to draw, and the page has none.
+    flamegraph::write_still(lines, title, "bytes", &mut picture).ok()?;
+    let picture = base64::engine::general_purpose::STANDARD.encode(picture);
+    Some(format!("data:image/svg+xml;base64,{picture}"))
 }
 
 /// How private memory divides into native heaps, the managed side and the rest.
@@ -261,10 +294,10 @@ fn split(analysis: &Analysis) -> Vec<Share> {
         percent: bytes as f64 / all.max(1) as f64 * 100.0,
     };
     let mut shares = vec![
-        share("u-heap", "native heaps", native),
-        share("u-managed-heap", "managed heap", managed),
-        share("u-stack", "stacks", stacks),
-        share("u-private-data", "other private memory", all.saturating_sub(known)),
+        share("u-heap", term("native heaps"), native),
+        share("u-managed-heap", term("managed heap"), managed),
+        share("u-stack", term("stacks"), stacks),
+        share("u-private-data", term("other private memory"), all.saturating_sub(known)),
     ];
     shares.retain(|it| it.bytes != 0);
     shares

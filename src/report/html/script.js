@@ -34,8 +34,8 @@
   for (const table of document.querySelectorAll("table.search")) {
     const field = document.createElement("input");
     field.type = "search";
-    field.placeholder = "Search";
-    field.setAttribute("aria-label", "Search this table");
+    field.placeholder = document.body.dataset.search;
+    field.setAttribute("aria-label", document.body.dataset.searchTable);
     table.parentElement.before(field);
     field.addEventListener("input", () => {
       const wanted = field.value.toLowerCase();

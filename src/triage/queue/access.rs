@@ -58,7 +58,7 @@ impl Access {
             let whole = if address.contains("://") {
                 address.to_owned()
             } else {
-                say!("nats://{address}", address)
+                format!("nats://{address}")
             };
             let mut url = Url::parse(&whole).map_err(|it| wrong(&it.to_string()))?;
             if !matches!(url.scheme(), "nats" | "tls") {
