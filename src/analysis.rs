@@ -279,4 +279,30 @@ impl Analysis {
             notes,
         })
     }
+
+    /// What the dump can answer, the verdict and the findings, in the language that is spoken now
+    /// ([`crate::words`]); functions are spelled as on the stacks.
+    pub fn conclusions(&self, notes: &mut Notes) -> (Vec<Fitness>, Verdict, Vec<Finding>) {
+        let fitness = findings::fitness(&self.process, notes);
+        let case = Case {
+            process: &self.process,
+            ledger: &self.ledger,
+            heaps: &self.heaps,
+            managed: &self.managed,
+            stacks: &self.stacks,
+            allocations: &self.allocations,
+            contents: &self.contents,
+            objects: &self.objects,
+            fitness: &fitness,
+        };
+        let (verdict, findings) = findings::findings(&case, notes);
+        (fitness, verdict, findings)
+    }
+
+    /// Puts what is concluded into the language that is spoken now.
+    pub fn tell_again(&mut self) {
+        // What could not be seen was counted the first time.
+        let (fitness, verdict, findings) = self.conclusions(&mut Notes::default());
+        (self.fitness, self.verdict, self.findings) = (fitness, verdict, findings);
+    }
 }

@@ -16,6 +16,7 @@ use crate::report::model::{
     AllocFilter, AllocsBy, HeapFilter, ManagedFilter, RegionFilter, SymbolFilter, ThreadFilter,
 };
 use crate::stacks;
+use crate::words::Language;
 
 /// Reads Windows process dumps and says which memory limit the process hit, who holds the memory,
 /// and what to do next.
@@ -132,6 +133,15 @@ pub(super) enum Lang {
     /// Chinese in simplified characters
     #[value(name = "zh-CN", alias = "zh")]
     ZhCn,
+}
+
+impl From<Lang> for Language {
+    fn from(it: Lang) -> Self {
+        match it {
+            Lang::En => Language::English,
+            Lang::ZhCn => Language::Chinese,
+        }
+    }
 }
 
 /// How a report is written.

@@ -79,8 +79,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// read the same words everywhere.
 fn language(global: &Global) -> Language {
     match (global.format, global.lang) {
-        (Format::Json, _) | (_, Some(args::Lang::En)) => Language::English,
-        (_, Some(args::Lang::ZhCn)) => Language::Chinese,
+        (Format::Json, _) => Language::English,
+        (_, Some(it)) => it.into(),
         (_, None) => {
             let name = sys_locale::get_locale();
             name.map_or(Language::English, |it| Language::of_locale(&it))

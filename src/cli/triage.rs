@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::{Format, Global};
+use super::args::{Format, Global, Lang};
 use super::output::{Output, Stderr};
 use super::progress::Progress;
 use super::queue::{self, QueueArgs};
@@ -19,7 +19,7 @@ use super::{FAILED, USAGE, WRITTEN, intake, options, shown, values};
 use crate::report::{Html, ReportOptions};
 use crate::say;
 use crate::triage::{self, Child, Examined, Limits, Store, Summary, Triage};
-use crate::words::term;
+use crate::words::{Language, term};
 
 /// Memory that one examination is expected to need, when jobs are counted.
 const EXPECTED: u64 = 1 << 30;
@@ -67,6 +67,9 @@ pub(super) struct ExamineArgs {
     /// Where a page is written.
     #[arg(long)]
     page: Option<PathBuf>,
+    /// The page's language.
+    #[arg(long, value_enum, default_value = "en")]
+    page_lang: Lang,
     /// See `triage`.
     #[arg(long)]
     redact: bool,
@@ -191,8 +194,9 @@ pub(super) fn child(global: &Global, args: &TriageArgs) -> io::Result<Child> {
     if args.redact {
         arguments.push("--redact".into());
     }
-    // Rows are data, the same in every language.
+    // Rows are data, the same in every language; pages are for people.
     arguments.extend(["--lang".into(), "en".into()]);
+    arguments.extend(["--page-lang".into(), Language::current().tag().into()]);
     arguments.push("--quiet".into());
     let limits = Limits { time: args.timeout, memory: args.max_memory };
     let pages = Some(args.results.join("reports"));
@@ -265,12 +269,19 @@ pub(super) fn write(
             triage::redact(value);
         }
     };
-    let mut value = serde_json::to_value(summary)?;
-    clean(&mut value);
-    let json = serde_json::to_string_pretty(&value)?;
+    // Rows that were kept by a run without --redact.
+    let cleaned;
+    let summary = if args.redact {
+        let mut value = serde_json::to_value(summary)?;
+        clean(&mut value);
+        cleaned = serde_json::from_value(value)?;
+        &cleaned
+    } else {
+        summary
+    };
     let folder = &args.results;
     let mut file = Output::to_file(&folder.join("triage.json"), false);
-    file.writer()?.write_all(json.as_bytes())?;
+    serde_json::to_writer_pretty(file.writer()?, summary)?;
     file.finish()?;
     let pages: BTreeSet<String> = summary
         .dumps
@@ -279,20 +290,23 @@ pub(super) fn write(
         .map(|it| it.key.clone())
         .collect();
     let mut file = Output::to_file(&folder.join("index.html"), false);
-    triage::write_page(file.writer()?, &value, &pages)?;
+    let told = summary.told_in(Language::current());
+    triage::write_page(file.writer()?, &told, &pages)?;
     file.finish()?;
     triage::write_tables(folder, &summary.dumps, store, &clean)?;
     let mut output = Output::new(global);
     let layout = output.layout();
     match global.format {
         Format::Text => {
-            let told: Summary = serde_json::from_value(value)?;
             let out = output.writer()?;
             triage::table(out, &told, layout)?;
             writeln!(out, "\nResults: {}", shown(folder))?;
         }
-        Format::Json => writeln!(output.writer()?, "{json}")?,
-        Format::Html => triage::write_page(output.writer()?, &value, &BTreeSet::new())?,
+        Format::Json => {
+            serde_json::to_writer_pretty(output.writer()?, summary)?;
+            writeln!(output.writer()?)?;
+        }
+        Format::Html => triage::write_page(output.writer()?, &told, &BTreeSet::new())?,
     }
     output.finish()
 }
@@ -321,10 +335,13 @@ pub(super) fn examine(global: &Global, args: &ExamineArgs) -> u8 {
 
 fn one(global: &Global, args: &ExamineArgs) -> Result<Examined, String> {
     let progress = Progress::start(global, "");
-    let (analysis, hash) = intake::examine(global, &args.dump, &options(global, None), &progress)?;
+    let (mut analysis, hash) =
+        intake::examine(global, &args.dump, &options(global, None), &progress)?;
     let failed = |it: io::Error| say!("the result cannot be written: {it}", it);
     let examined = triage::examine(&analysis, hash, args.redact).map_err(failed)?;
     if let Some(page) = &args.page {
+        Language::from(args.page_lang).speak();
+        analysis.tell_again();
         let mut html = Html::default();
         html.add_with(&analysis, &ReportOptions::default(), &|page| {
             if args.redact {
@@ -333,6 +350,7 @@ fn one(global: &Global, args: &ExamineArgs) -> Result<Examined, String> {
         });
         let mut file = Output::to_file(page, false);
         let written = file.writer().and_then(|it| html.write(it));
+        Language::English.speak();
         written.and_then(|()| file.finish()).map_err(failed)?;
     }
     Ok(examined)

@@ -31,8 +31,13 @@ pub use store::{Store, key};
 pub use tables::write_tables;
 pub use text::{explain_pair, queue_table, table};
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::words::Language;
 
 /// `triage.json`: a row for each dump, and the buckets they fall into.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -58,5 +63,34 @@ impl Summary {
             buckets: buckets(&dumps),
             dumps,
         }
+    }
+
+    /// The same with sentences in a language, as far as rows have them.
+    pub fn told_in(&self, language: Language) -> Cow<'_, Self> {
+        if language == Language::English {
+            return Cow::Borrowed(self);
+        }
+        let mut it = self.clone();
+        let told: HashMap<String, row::Told> = self
+            .dumps
+            .iter()
+            .filter_map(|it| {
+                let told = it.facts.as_ref()?.translations.get(language.tag())?;
+                Some((it.key.clone(), told.clone()))
+            })
+            .collect();
+        for bucket in &mut it.buckets {
+            if let Some(told) = told.get(&bucket.representative) {
+                bucket.headline.clone_from(&told.headline);
+                bucket.next_steps.clone_from(&told.next_steps);
+            }
+        }
+        for row in &mut it.dumps {
+            if let (Some(facts), Some(told)) = (&mut row.facts, told.get(&row.key)) {
+                facts.headline.clone_from(&told.headline);
+                facts.next_steps.clone_from(&told.next_steps);
+            }
+        }
+        Cow::Owned(it)
     }
 }

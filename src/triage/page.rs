@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
-use serde_json::Value;
-
+use super::Summary;
 use crate::report::html::{environment, script_hash};
 
 /// Writes the page. `pages` holds the keys of the dumps that have a page of their own, in the
@@ -15,7 +14,7 @@ use crate::report::html::{environment, script_hash};
 /// When `out` takes no more.
 pub fn write_page(
     out: &mut dyn Write,
-    summary: &Value,
+    summary: &Summary,
     pages: &BTreeSet<String>,
 ) -> io::Result<()> {
     let mut environment = environment()?;
@@ -26,7 +25,7 @@ pub fn write_page(
     let of_buckets = of_buckets(summary);
     let context = minijinja::context! {
         of_buckets,
-        it => minijinja::Value::from(minijinja::value::Serde(summary.clone())),
+        it => minijinja::Value::from(minijinja::value::Serde(summary)),
         pages => pages.iter().cloned().collect::<Vec<_>>(),
         version => env!("CARGO_PKG_VERSION"),
         script_hash,
@@ -36,20 +35,13 @@ pub fn write_page(
 
 /// Places of each bucket's rows among all. Looking for them in the template takes minutes where there
 /// are ten thousand.
-fn of_buckets(summary: &Value) -> Vec<Vec<usize>> {
-    let all = |of: &Value, name: &str| of.get(name).and_then(Value::as_array).cloned();
-    let buckets = all(summary, "buckets").unwrap_or_default();
-    let mut bucket_of: HashMap<String, usize> = HashMap::new();
-    for (idx, bucket) in buckets.iter().enumerate() {
-        for key in all(bucket, "members").unwrap_or_default() {
-            bucket_of.insert(key.as_str().unwrap_or_default().to_owned(), idx);
-        }
-    }
-    let mut rows = vec![Vec::new(); buckets.len()];
-    let dumps = summary.get("dumps").and_then(Value::as_array);
-    for (place, row) in dumps.into_iter().flatten().enumerate() {
-        let key = row.get("key").and_then(Value::as_str).unwrap_or_default();
-        if let Some(of) = bucket_of.get(key).and_then(|it| rows.get_mut(*it)) {
+fn of_buckets(summary: &Summary) -> Vec<Vec<usize>> {
+    let buckets = summary.buckets.iter().enumerate();
+    let members = buckets.flat_map(|(idx, it)| it.members.iter().map(move |key| (key, idx)));
+    let bucket_of: HashMap<&String, usize> = members.collect();
+    let mut rows = vec![Vec::new(); summary.buckets.len()];
+    for (place, row) in summary.dumps.iter().enumerate() {
+        if let Some(of) = bucket_of.get(&row.key).and_then(|it| rows.get_mut(*it)) {
             of.push(place);
         }
     }

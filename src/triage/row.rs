@@ -1,14 +1,16 @@
 //! What is kept of a dump: its verdict, the numbers behind it, and what it has in common with
 //! others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{self, Rule};
 use crate::Analysis;
+use crate::notes::Notes;
 use crate::report::Model;
+use crate::words::Language;
 
 /// How the examination of a dump ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -94,11 +96,23 @@ pub struct Facts {
     pub headline: String,
     /// What to do.
     pub next_steps: Vec<String>,
+    /// The same in other languages, by their tags (`zh-CN`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub translations: BTreeMap<String, Told>,
     /// Private bytes of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_bytes: Option<u64>,
     /// What the bucket is named by.
     pub signature: Vec<Rule>,
+}
+
+/// What a report says first, in another language than English.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Told {
+    /// The verdict in a sentence.
+    pub headline: String,
+    /// What to do.
+    pub next_steps: Vec<String>,
 }
 
 impl Facts {
@@ -127,10 +141,26 @@ impl Facts {
             confidence: verdict.map(|it| it.confidence.clone()).unwrap_or_default(),
             headline: verdict.map(|it| it.headline.clone()).unwrap_or_default(),
             next_steps: verdict.map(|it| it.next_steps.clone()).unwrap_or_default(),
+            translations: translations(analysis),
             private_bytes: model.memory.as_ref().and_then(|it| it.private_bytes),
             signature: bucket::signature(model),
         }
     }
+}
+
+/// The verdict in every other language. What this process speaks is the same afterwards.
+fn translations(analysis: &Analysis) -> BTreeMap<String, Told> {
+    let spoken = Language::current();
+    let others = Language::ALL.into_iter().filter(|it| *it != Language::English);
+    let told = others.map(|it| {
+        it.speak();
+        let (_, verdict, _) = analysis.conclusions(&mut Notes::default());
+        let told = Told { headline: verdict.headline, next_steps: verdict.next_steps };
+        (it.tag().to_owned(), told)
+    });
+    let told = told.collect();
+    spoken.speak();
+    told
 }
 
 /// Names the first row with the same bytes at each later one. Rows must be in their order.

@@ -273,3 +273,27 @@ fn errors_are_in_the_language_of_the_locale() {
     assert!(said.starts_with("\u{1b}[1m\u{1b}[31m错误：\u{1b}[0m"), "{said:?}");
     assert!(said.contains("提示："), "{said}");
 }
+
+#[test]
+fn a_triage_keeps_rows_in_english_and_tells_them_in_chinese() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results");
+    let arguments = ["triage", samples.to_str().unwrap(), "--results", results.to_str().unwrap()];
+    let text = said("zh-CN", &arguments);
+    assert!(text.contains("结论") && text.contains("地址空间已满"), "{text}");
+    let read = |name: &str| std::fs::read_to_string(results.join(name)).unwrap();
+    let summary: oomscope::triage::Summary = serde_json::from_str(&read("triage.json")).unwrap();
+    let facts = summary.dumps.iter().find_map(|it| it.facts.as_ref()).unwrap();
+    assert!(facts.headline.contains("address space is full"), "{}", facts.headline);
+    assert!(facts.translations["zh-CN"].headline.contains("地址空间已满"));
+    let page = read("index.html");
+    assert!(page.contains("<html lang=\"zh-CN\">") && page.contains("地址空间已满"));
+    assert!(!page.contains("address space is full"));
+    let key = &summary.dumps.iter().find(|it| it.facts.is_some()).unwrap().key;
+    let page = read(&format!("reports/{key}.html"));
+    assert!(page.contains("<html lang=\"zh-CN\">") && page.contains("地址空间已满"));
+    // The same results in English, without examining anything again.
+    let text = said("en", &arguments);
+    assert!(text.contains("address space is full") && !text.contains("地址"), "{text}");
+}

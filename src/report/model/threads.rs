@@ -10,6 +10,7 @@ use super::{Frame, ThreadFilter, Wait, Writer, present};
 use crate::process;
 use crate::report::units;
 use crate::stacks::{self, Blocker, Object, Stack};
+use crate::words::translated;
 
 /// A lock or a handle that a thread waits for.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -99,7 +100,7 @@ impl Writer<'_> {
         let it = stack.wait.as_ref()?;
         Some(Wait {
             kind: it.kind.to_owned(),
-            what: it.what.to_owned(),
+            what: translated(it.what).into_owned(),
             objects: (!stack.blockers.is_empty())
                 .then(|| stack.blockers.iter().map(|it| self.wait_object(it)).collect()),
             target: stack.target.as_ref().and_then(present),
