@@ -21,6 +21,7 @@ mod image;
 mod managed;
 mod process;
 pub mod samples;
+mod segment_heap;
 mod write;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use heap::HeapSpec;
 pub use image::ImageSpec;
 pub use managed::{Flavor, ManagedSpec, TypeId};
 pub use process::ThreadSpec;
+pub use segment_heap::{Member, Place, Placed, SegmentGeneration, SegmentHeapSpec};
 
 pub(crate) const PAGE: u64 = 0x1000;
 
@@ -103,6 +105,8 @@ pub struct SynthDump {
     pub(crate) images: Vec<(u64, ImageSpec)>,
     pub(crate) threads: Vec<ThreadSpec>,
     pub(crate) heaps: Vec<HeapSpec>,
+    /// Heaps of other kinds, which the process lists behind those.
+    pub(crate) listed: Vec<u64>,
     pub(crate) exception: Option<ExceptionSpec>,
     pub(crate) handles: Vec<(String, u32)>,
     pub(crate) system_commit: Option<[u64; 3]>,
@@ -134,6 +138,7 @@ impl SynthDump {
             images: Vec::new(),
             threads: Vec::new(),
             heaps: Vec::new(),
+            listed: Vec::new(),
             exception: None,
             handles: Vec::new(),
             system_commit: None,

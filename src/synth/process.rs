@@ -112,7 +112,8 @@ impl SynthDump {
             Side::X64 => Places { peb: 0xe0_0020_0000, loader: 0xe0_0000_0000 },
             Side::Wow64 => Places { peb: 0x7efd_e000, loader: 0x0002_0000 },
         };
-        let heaps: Vec<u64> = self.heaps.iter().map(|it| it.base()).collect();
+        let heaps: Vec<u64> =
+            self.heaps.iter().map(|it| it.base()).chain(self.listed.clone()).collect();
         self.write_peb(own, &places, &heaps);
         if self.side == Side::Wow64 {
             let native = Places { peb: 0x7efd_f000, loader: 0x0003_0000 };

@@ -29,6 +29,7 @@ mod readme;
 mod registered;
 mod samples;
 mod segment_blocks;
+mod segment_synth;
 mod stacks;
 mod symbol_server;
 mod threads;

@@ -44,6 +44,8 @@ const SIGNATURE_MASKS: [u64; 2] = [0xa2e6_4ead_a2e6_4ead, 0];
 const VS_MASK: u16 = 0x2bed;
 /// Descriptors of a segment.
 const DESCRIPTORS: u64 = 0x100;
+/// Keys that are tried.
+const CANDIDATES: usize = 8;
 /// VS subsegments that are asked whether a key is right.
 const ASKED: usize = 64;
 
@@ -52,6 +54,8 @@ const ALLOCATED: u8 = 1;
 const FIRST: u8 = 2;
 const VS: u8 = 4;
 const SUBSEGMENT: u8 = 8;
+/// A page of which no first descriptor tells what it is.
+const LOST: u8 = 0x80;
 
 /// Bits of `HEAP_UNUSED_BYTES_INFO`.
 const ONE_BYTE: u16 = 0x8000;
@@ -136,6 +140,8 @@ struct Pages {
     range: VaRange,
     flags: u8,
     unused: u64,
+    /// Whether its size is what the descriptors around it leave to it.
+    sound: bool,
 }
 
 /// Keeps what a walk of `heap` finds, and says what it could not read.
@@ -242,10 +248,14 @@ impl<'a> Plan<'a> {
             let unit_shift = side.u8(context.address, o.unit_shift)?;
             let first = side.u8(context.address, o.first_descriptor)?;
             // Descriptors take the first pages; a unit is a page or more.
-            if !(12..=24).contains(&unit_shift) || first == 0 {
+            if !(12..=24).contains(&unit_shift) {
                 plan.whole = false;
                 continue;
             }
+            let taken = DESCRIPTORS.saturating_mul(o.descriptor) >> unit_shift;
+            let expected = u8::try_from(taken.max(1)).unwrap_or(u8::MAX);
+            plan.whole &= first == expected;
+            let first = expected;
             let bases = side.list(context.list).unwrap_or_else(|(links, _)| {
                 plan.whole = false;
                 links
@@ -275,10 +285,16 @@ impl<'a> Plan<'a> {
     fn solve_key(&self, keys: &[u64]) -> Option<u64> {
         let mut sorted = keys.to_vec();
         sorted.sort_unstable();
-        let most = sorted.chunk_by(|a, b| a == b).max_by_key(|it| it.len())?;
-        let raw = *most.first()?;
+        let mut told: Vec<(usize, u64)> = sorted
+            .chunk_by(|a, b| a == b)
+            .filter_map(|it| Some((it.len(), *it.first()?)))
+            .collect();
+        // A signature may be damaged, and of two nobody can say which.
+        told.sort_by_key(|it| (std::cmp::Reverse(it.0), it.1));
+        told.truncate(CANDIDATES);
         let mask = if self.o.unit == 8 { 0xffff_ffff } else { u64::MAX };
-        let candidates = SIGNATURE_MASKS.map(|it| (raw ^ it) & mask);
+        let candidates =
+            told.iter().flat_map(|it| SIGNATURE_MASKS.map(|mask_of| (it.1 ^ mask_of) & mask));
         let ranges: Vec<VaRange> = self
             .segments()
             .flat_map(|it| self.pages(it))
@@ -290,7 +306,8 @@ impl<'a> Plan<'a> {
             let sound = |it: &&VaRange| self.vs_is_sound(**it, key);
             ranges.iter().filter(sound).count()
         };
-        let best = candidates.into_iter().max_by_key(|&it| score(it))?;
+        // Of equals the first, which most segments have.
+        let best = candidates.rev().max_by_key(|&it| score(it))?;
         // Half of them may be damaged.
         (ranges.is_empty() || ranges.len() <= score(best).saturating_mul(2)).then_some(best)
     }
@@ -309,19 +326,61 @@ impl<'a> Plan<'a> {
             let units = self.u8(at, self.o.unit_size).map_or(0, u64::from);
             let (Some(flags), units) = (flags, units.max(1)) else { break };
             if flags & FIRST == 0 {
+                // Pages that were never used have nothing in their descriptors. What has something
+                // lost its first descriptor.
+                if flags != 0 || 1 < units {
+                    let start = it.range.start().saturating_add(idx << it.unit_shift);
+                    let range = VaRange::new(start, 1 << it.unit_shift);
+                    let range = range.and_then(|range| range.intersection(it.range));
+                    let lost = |range| Pages { range, flags: LOST, unused: 0, sound: true };
+                    found.extend(range.map(lost));
+                }
                 idx = idx.saturating_add(1);
                 continue;
             }
-            let units = units.min(DESCRIPTORS.saturating_sub(idx));
+            let told = units.min(DESCRIPTORS.saturating_sub(idx));
+            let units = self.units(it, idx, told);
             let start = it.range.start().saturating_add(idx << it.unit_shift);
             let range = VaRange::new(start, units << it.unit_shift);
             let unused = self.memory.u32(at.saturating_add(4)).map_or(0, u64::from);
             if let Some(range) = range.and_then(|range| range.intersection(it.range)) {
-                found.push(Pages { range, flags, unused });
+                let sound = units == told && self.is_of_one_kind(it, idx, units);
+                found.push(Pages { range, flags, unused, sound });
             }
             idx = idx.saturating_add(units);
         }
         found
+    }
+
+    /// How many units the range at descriptor `first` has, which says so itself: another range begins
+    /// no earlier, and what comes behind it is no more of it.
+    fn units(&self, it: Segment, first: u64, told: u64) -> u64 {
+        let flags = |idx: u64| {
+            let at = it.range.start().saturating_add(idx.saturating_mul(self.o.descriptor));
+            self.u8(at, self.o.range_flags).map_or(0, |it| it & 0x1f)
+        };
+        let end = first.saturating_add(told);
+        let begins = |idx: &u64| flags(*idx) & FIRST != 0;
+        if let Some(next) = (first.saturating_add(1)..end).find(begins) {
+            return next.saturating_sub(first);
+        }
+        // A range that is in use marks all its descriptors; what was never used has none.
+        let more = (end..DESCRIPTORS).take_while(|idx| {
+            let it = flags(*idx);
+            it & FIRST == 0 && it & ALLOCATED != 0
+        });
+        told.saturating_add(more.count() as u64)
+    }
+
+    /// Whether no descriptor behind the first of a range says otherwise: of free pages none is in use.
+    fn is_of_one_kind(&self, it: Segment, first: u64, units: u64) -> bool {
+        let flags = |idx: u64| {
+            let at = it.range.start().saturating_add(idx.saturating_mul(self.o.descriptor));
+            self.u8(at, self.o.range_flags).map_or(0, |it| it & 0x1f)
+        };
+        let free = flags(first) & ALLOCATED == 0;
+        let mut others = (first.saturating_add(1)..first.saturating_add(units)).map(flags);
+        !free || others.all(|it| it & ALLOCATED == 0)
     }
 
     fn u8(&self, base: Va, offset: u64) -> Option<u8> {
@@ -349,8 +408,18 @@ impl<'a> Plan<'a> {
             return visit(Event::Absent(self.committed(segment.range)));
         }
         for pages in self.pages(segment) {
+            if !pages.sound {
+                visit(Event::Corrupt(Corruption {
+                    address: pages.range.start(),
+                    kind: CorruptionKind::Size,
+                    before: None,
+                    after: Some(pages.range.end()),
+                    // What subsegments hold is told by them.
+                    skipped_bytes: 0,
+                }))?;
+            }
             match pages.flags {
-                flags if flags & ALLOCATED == 0 => {
+                FIRST => {
                     visit(free(pages.range.start(), pages.range.size(), 0, BlockKind::Pages))?;
                 }
                 0x03 => self.direct(pages, visit)?,

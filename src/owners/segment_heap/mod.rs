@@ -184,7 +184,8 @@ fn contexts(side: &Side<'_>, o: &Common, layout: &Layout, heap: Va) -> Option<Ve
         }
         let mask = side.pointer(address, 0)?;
         let mask = if side.pointer_size() == 4 { mask | !0xffff_ffff } else { mask };
-        let segment_size = (!mask).checked_add(1).filter(|it| it.is_power_of_two())?;
+        let size = (!mask).checked_add(1);
+        let Some(segment_size) = size.filter(|it| it.is_power_of_two()) else { continue };
         let count = side.pointer(address, o.context_count);
         let list = address.checked_add(o.context_list)?;
         all.push(Context { address, list, segment_size, count });
@@ -216,6 +217,11 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
         heap.notes.push(say!("read with the layout of Windows 10 before 1809"));
     }
     let mut counted = Counted::default();
+    if matches!(layout.contexts, Contexts::Two(_)) && contexts.len() < 2 {
+        counted.whole = false;
+        notes.add(Note::HeapListBroken, Place::Va(address));
+        heap.notes.push(say!("one of its two lists of segments is damaged"));
+    }
     for context in &contexts {
         segments(side, o, context, &mut heap, &mut claims, &mut counted, notes);
     }
