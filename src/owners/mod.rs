@@ -166,6 +166,8 @@ pub struct Heap {
     pub address: Va,
     /// Which kind.
     pub kind: HeapKind,
+    /// The page heap that keeps here what it gives no pages of its own.
+    pub page_heap: Option<Va>,
     /// `Flags`; HEAP_GROWABLE is 2.
     pub flags: u32,
     /// Whether it is the process's default heap.

@@ -19,13 +19,18 @@
 //!   StackTrace                                       0x30              0x60
 //! ntdll!_DPH_BLOCK_INFORMATION, right before the user's bytes (size 0x20, 0x40)
 //!   StartStamp u32 = ABCDBBBB                        0x00              0x00
+//!   Heap                                             0x04              0x08
+//!   RequestedSize                                    0x08              0x10
+//!   StackTrace                                       0x18              0x30
 //!   EndStamp u32 = DCBABBBB                          0x1c              0x3c
 //! ```
 //!
 //! The table's own links are the root's parent: the tree hangs on its `RightChild`. The handle's first
 //! page is filled with EE, so that programs that read a `_HEAP` there fail early. Offsets are from
 //! public PDBs of `ntdll`. Blocks that page heap itself needs small go to `NormalHeap`, an NT heap
-//! that no list shows.
+//! that no list shows. There, light page heap keeps all blocks: each begins with the same information,
+//! stamped ABCDAAAA and DCBAAAAA, or AAA9 once the program gave it back (stamps from documentation
+//! of `gflags`; both must be there, and the size must fit).
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
@@ -79,8 +84,11 @@ struct Offsets {
     user: u64,
     requested: u64,
     trace: u64,
-    /// Size of `_DPH_BLOCK_INFORMATION`.
+    /// Size of `_DPH_BLOCK_INFORMATION`, and its `Heap`, `RequestedSize` and `StackTrace`.
     information: u64,
+    information_heap: u64,
+    information_requested: u64,
+    information_trace: u64,
 }
 
 const X86: Offsets = Offsets {
@@ -88,6 +96,9 @@ const X86: Offsets = Offsets {
     requested: 0x20,
     trace: 0x30,
     information: 0x20,
+    information_heap: 0x04,
+    information_requested: 0x08,
+    information_trace: 0x18,
     flags: 0x04,
     busy_nodes: 0x20,
     busy_count: 0x5c,
@@ -102,6 +113,9 @@ const X64: Offsets = Offsets {
     requested: 0x40,
     trace: 0x60,
     information: 0x40,
+    information_heap: 0x08,
+    information_requested: 0x10,
+    information_trace: 0x30,
     flags: 0x04,
     busy_nodes: 0x38,
     busy_count: 0xa8,
@@ -199,6 +213,37 @@ fn heap(side: &Side<'_>, address: Va, notes: &mut Notes) -> (Heap, Vec<Claim>) {
 /// Stamps of a block that is in use.
 const START_STAMP: u32 = 0xabcd_bbbb;
 const END_STAMP: u32 = 0xdcba_bbbb;
+/// Stamps of light page heap: in use, and given back.
+const LIGHT: [(u32, u32, bool); 2] =
+    [(0xabcd_aaaa, 0xdcba_aaaa, false), (0xabcd_aaa9, 0xdcba_aaa9, true)];
+
+/// What light page heap says of a block.
+pub(super) struct Light {
+    pub(super) user: Va,
+    pub(super) requested: u64,
+    pub(super) trace: Option<Va>,
+    /// Given back, and kept for a while.
+    pub(super) freed: bool,
+}
+
+/// What `_DPH_BLOCK_INFORMATION` at `va` says, when a block of an NT heap begins with it, for which
+/// `room` bytes were asked. `read` gives a number of some bytes.
+pub(super) fn light(
+    word: u64,
+    va: Va,
+    room: u64,
+    mut read: impl FnMut(Va, u64) -> Option<u64>,
+) -> Option<Light> {
+    let o = if word == 4 { &X86 } else { &X64 };
+    let inner = room.checked_sub(o.information)?;
+    let mut at = |offset: u64, size: u64| read(va.checked_add(offset)?, size);
+    let stamps = (at(0, 4)?, at(o.information.checked_sub(4)?, 4)?);
+    let fits = |it: &&(u32, u32, bool)| stamps == (u64::from(it.0), u64::from(it.1));
+    let &(.., freed) = LIGHT.iter().find(fits)?;
+    let requested = at(o.information_requested, word).filter(|it| *it <= inner)?;
+    let trace = at(o.information_trace, word).filter(|it| *it != 0);
+    Some(Light { user: va.checked_add(o.information)?, requested, trace, freed })
+}
 
 /// What the node of a busy block says about it.
 fn block(side: &Side<'_>, node: Va) -> Option<Event> {
@@ -231,6 +276,13 @@ fn block(side: &Side<'_>, node: Va) -> Option<Event> {
     {
         return Some(corrupt(CorruptionKind::Stamp));
     }
+    // Node and block say the same.
+    let again = information.checked_add(o.information_requested);
+    if let Some(again) = again.and_then(|it| side.pointer(it, 0))
+        && again != requested
+    {
+        return Some(corrupt(CorruptionKind::Size));
+    }
     Some(Event::Block(Block {
         header: start,
         user,
@@ -251,13 +303,95 @@ fn in_order(side: &Side<'_>, heap: Va) -> (Vec<Va>, bool) {
     (all, found.broken.is_none())
 }
 
+/// What the heap's table says of its blocks, by address; where the table is damaged, also the blocks
+/// that only their stamps tell, and how many these are. The last is whether all was read.
+fn events(side: &Side<'_>, heap: Va) -> (Vec<Event>, u64, bool) {
+    let (nodes, whole) = in_order(side, heap);
+    let mut events: Vec<Event> = nodes.iter().filter_map(|it| block(side, *it)).collect();
+    let root = heap.saturating_add(PAGE);
+    let counted = side.pointer(root, offsets(side).busy_count);
+    let sound = |it: &&Event| matches!(it, Event::Block(_));
+    let listed = events.iter().filter(sound).count() as u64;
+    if whole && counted == Some(listed) {
+        let all = nodes.len() == events.len();
+        return (events, 0, all);
+    }
+    let known: HashSet<Va> = events
+        .iter()
+        .filter_map(|it| if let Event::Block(it) = it { Some(it.user) } else { None })
+        .collect();
+    let before = events.len();
+    events.extend(by_stamps(side, heap, &known).into_iter().map(Event::Block));
+    let more = events.len().saturating_sub(before) as u64;
+    events.sort_by_key(|it| match it {
+        Event::Block(it) => it.header,
+        Event::Corrupt(it) => it.address,
+        _ => 0,
+    });
+    (events, more, false)
+}
+
+/// Blocks in use that name this heap, found by their stamps in all that was captured.
+fn by_stamps(side: &Side<'_>, heap: Va, known: &HashSet<Va>) -> Vec<Block> {
+    let o = offsets(side);
+    let stamp = START_STAMP.to_le_bytes();
+    let finder = memchr::memmem::Finder::new(&stamp);
+    let mut found = Vec::new();
+    for captured in side.memory.ranges() {
+        let range = captured.range;
+        let bytes = side.memory.slice_up_to(range.start(), range.size());
+        for at in finder.find_iter(bytes) {
+            if side.limits.list_steps <= found.len() {
+                return found;
+            }
+            let information = range.start().saturating_add(at as u64);
+            found.extend(
+                block_at(side, o, heap, information).filter(|it| !known.contains(&it.user)),
+            );
+        }
+    }
+    found
+}
+
+/// The block whose `_DPH_BLOCK_INFORMATION` is at `information`, when it is one of this heap.
+fn block_at(side: &Side<'_>, o: &Offsets, heap: Va, information: Va) -> Option<Block> {
+    if !information.is_multiple_of(side.pointer_size()) {
+        return None;
+    }
+    let end = side.u32(information, o.information.checked_sub(4)?)?;
+    let owner = side.pointer(information, o.information_heap)?;
+    let root = heap.checked_add(PAGE)?;
+    if end != END_STAMP || ![heap, root].contains(&owner) {
+        return None;
+    }
+    let requested = side.pointer(information, o.information_requested)?;
+    let user = information.checked_add(o.information)?;
+    // Its pages, from that of the stamps on; its guard page is behind them.
+    let start = information / PAGE * PAGE;
+    let end = user.checked_add(requested)?.checked_next_multiple_of(PAGE)?;
+    let range = VaRange::between(start, end)?;
+    if side.map_is_whole && side.allocation(start).is_none_or(|it| it.end() < range.end()) {
+        return None;
+    }
+    Some(Block {
+        header: start,
+        user,
+        requested,
+        allocated: range.size(),
+        state: BlockState::Busy,
+        kind: BlockKind::Guarded,
+        trace: side.pointer(information, o.information_trace).filter(|it| *it != 0),
+    })
+}
+
 /// Counts the blocks of a heap.
 fn walk(side: &Side<'_>, heap: &mut Heap, notes: &mut Notes) {
-    let (nodes, whole) = in_order(side, heap.address);
-    let events: Vec<Event> = nodes.iter().filter_map(|it| block(side, *it)).collect();
-    let unread = nodes.len().saturating_sub(events.len());
+    let (events, more, whole) = events(side, heap.address);
+    if more != 0 {
+        heap.notes.push(say!("{more} blocks were found by their stamps, not by the table", more));
+    }
     let mut found = count(&[events], |events, visit| events.iter().copied().for_each(&mut *visit));
-    found.complete = whole && unread == 0;
+    found.complete = whole;
     if found.corrupt_blocks != 0 {
         let first = found.corrupt.first().map_or(heap.address, |it| it.address);
         notes.add_many(Note::HeapCorrupt, found.corrupt_blocks, Place::Va(first));
@@ -279,8 +413,7 @@ pub(super) fn for_each_block(
 ) {
     let sides = Side::all(process);
     let Some(side) = sides.iter().find(|it| it.native == heap.wow64_native) else { return };
-    let (nodes, _) = in_order(side, heap.address);
-    for event in nodes.iter().filter_map(|it| block(side, *it)) {
+    for event in events(side, heap.address).0 {
         if let Event::Block(it) = event
             && visit(it).is_break()
         {

@@ -284,7 +284,8 @@ const LFH_KEY: u32 = 0x1bad_cafe;
 
 impl SynthDump {
     pub(super) fn lay_out_heaps(&mut self) {
-        for heap in self.heaps.clone() {
+        let hidden = self.hidden.clone();
+        for heap in self.heaps.clone().into_iter().chain(hidden) {
             for &(base, reserved, committed) in &heap.segments {
                 self.heap_region(base, committed, reserved);
             }

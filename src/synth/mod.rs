@@ -19,6 +19,7 @@ mod damage;
 mod heap;
 mod image;
 mod managed;
+mod page_heap;
 mod process;
 pub mod samples;
 mod segment_heap;
@@ -30,6 +31,7 @@ pub use damage::{cut_last, mutate, patch, stream_location};
 pub use heap::HeapSpec;
 pub use image::ImageSpec;
 pub use managed::{Flavor, ManagedSpec, TypeId};
+pub use page_heap::PageHeapSpec;
 pub use process::ThreadSpec;
 pub use segment_heap::{Member, Place, Placed, SegmentGeneration, SegmentHeapSpec};
 
@@ -105,6 +107,8 @@ pub struct SynthDump {
     pub(crate) images: Vec<(u64, ImageSpec)>,
     pub(crate) threads: Vec<ThreadSpec>,
     pub(crate) heaps: Vec<HeapSpec>,
+    /// NT heaps that the process does not list.
+    pub(crate) hidden: Vec<HeapSpec>,
     /// Heaps of other kinds, which the process lists behind those.
     pub(crate) listed: Vec<u64>,
     pub(crate) exception: Option<ExceptionSpec>,
@@ -138,6 +142,7 @@ impl SynthDump {
             images: Vec::new(),
             threads: Vec::new(),
             heaps: Vec::new(),
+            hidden: Vec::new(),
             listed: Vec::new(),
             exception: None,
             handles: Vec::new(),

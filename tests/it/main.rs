@@ -22,6 +22,7 @@ mod managed_synth;
 mod map;
 mod objects;
 mod one_way;
+mod page_synth;
 mod pdb;
 mod peer;
 mod queue;

@@ -25,9 +25,10 @@ use rayon::prelude::*;
 
 use super::layout::{self, Common, ENCODED, Layout};
 use super::side::Side;
-use crate::owners::{Block, BlockKind, BlockState, Heap, HeapKind};
+use crate::owners::{Block, BlockKind, BlockState, Heap, HeapKind, page_heap};
 use crate::process::Process;
 use crate::space::{Memory, PAGE, Regions, Va, VaRange};
+use crate::words::term;
 
 /// What is wrong with a block's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +48,13 @@ pub enum CorruptionKind {
 impl CorruptionKind {
     /// In words.
     pub fn label(self) -> &'static str {
-        match self {
+        term(match self {
             CorruptionKind::Checksum => "its checksum is wrong",
             CorruptionKind::Size => "its size leads nowhere",
             CorruptionKind::PreviousSize => "it disagrees with the block before it",
             CorruptionKind::LfhHeader => "it is no header of an LFH slot",
             CorruptionKind::Stamp => "the stamps before it are gone",
-        }
+        })
     }
 }
 
@@ -189,6 +190,8 @@ pub(super) struct Plan<'a> {
     key: u64,
     /// Whether headers have a checksum.
     checked: bool,
+    /// Whether blocks may begin with what light page heap says of them.
+    stamped: bool,
     segments: Vec<SegmentPlan>,
     virtual_blocks: Vec<VaRange>,
     /// Whether nothing is known to be missing.
@@ -215,6 +218,7 @@ impl<'a> Plan<'a> {
             lfh_key: None,
             key: if checked { encoding } else { 0 },
             checked,
+            stamped: heap.page_heap.is_some(),
             segments: Vec::new(),
             virtual_blocks: Vec::new(),
             whole: true,
@@ -400,12 +404,39 @@ impl<'a> Plan<'a> {
             return Some(block(user, behind, BlockState::Internal));
         }
         let asked = self.asked(reader, header, allocated, entry.unused & 0x3f);
-        let busy = block(asked.user, asked.requested, BlockState::Busy);
+        let busy = block(asked.user, asked.requested, asked.state());
         Some(Block { trace: asked.trace, ..busy })
     }
 
     /// What was asked for, of a busy block, from the low six bits of `UnusedBytes`.
     pub(super) fn asked(
+        &self,
+        reader: &mut Reader<'_>,
+        header: Va,
+        allocated: u64,
+        unused: u8,
+    ) -> Asked {
+        let it = self.asked_of_heap(reader, header, allocated, unused);
+        self.asked_of_page_heap(reader, it)
+    }
+
+    /// What was asked of light page heap, which puts its own block in front of the program's.
+    fn asked_of_page_heap(&self, reader: &mut Reader<'_>, it: Asked) -> Asked {
+        if !self.stamped {
+            return it;
+        }
+        let word = self.memory.pointer_size();
+        let read = |va: Va, size: u64| reader.pointer(va, size);
+        let Some(light) = page_heap::light(word, it.user, it.requested, read) else { return it };
+        Asked {
+            user: light.user,
+            requested: light.requested,
+            trace: light.trace,
+            freed: light.freed,
+        }
+    }
+
+    fn asked_of_heap(
         &self,
         reader: &mut Reader<'_>,
         header: Va,
@@ -425,7 +456,8 @@ impl<'a> Plan<'a> {
             let long = reader.pointer(at, word).filter(|it| unused <= *it && *it <= allocated);
             unused = long.unwrap_or(unused);
         }
-        Asked { user, requested: allocated.saturating_sub(unused), trace: None }
+        let requested = allocated.saturating_sub(unused);
+        Asked { user, requested, trace: None, freed: false }
     }
 
     /// What a `_HEAP_EXTENDED_ENTRY` tells, two units behind the header. The unit between holds the
@@ -442,6 +474,7 @@ impl<'a> Plan<'a> {
             user,
             requested: allocated.saturating_sub(unused),
             trace: trace.filter(|it| *it != 0),
+            freed: false,
         })
     }
 
@@ -469,17 +502,18 @@ impl<'a> Plan<'a> {
             }));
         }
         let user = header.saturating_add(self.common.granularity);
-        let plain =
-            || Asked { user, requested: commit.saturating_sub(u64::from(entry.size)), trace: None };
-        let Asked { user, requested, trace } =
-            self.extended(&mut reader, header, commit).unwrap_or_else(plain);
+        let requested = commit.saturating_sub(u64::from(entry.size));
+        let plain = || Asked { user, requested, trace: None, freed: false };
+        let asked = self.extended(&mut reader, header, commit).unwrap_or_else(plain);
+        let asked = self.asked_of_page_heap(&mut reader, asked);
+        let Asked { user, requested, trace, .. } = asked;
         let own = Some(user) == self.front_end;
         visit(Event::Block(Block {
             header,
             user,
             requested,
             allocated: range.end().saturating_sub(header),
-            state: if own { BlockState::Internal } else { BlockState::Busy },
+            state: if own { BlockState::Internal } else { asked.state() },
             kind: BlockKind::Virtual,
             trace,
         }))
@@ -605,6 +639,15 @@ pub(super) struct Asked {
     pub(super) user: Va,
     pub(super) requested: u64,
     pub(super) trace: Option<Va>,
+    /// Whether the program gave it back, and page heap keeps it for a while to see who writes to it.
+    pub(super) freed: bool,
+}
+
+impl Asked {
+    /// Whose the block is.
+    pub(super) fn state(&self) -> BlockState {
+        if self.freed { BlockState::Internal } else { BlockState::Busy }
+    }
 }
 
 /// `_HEAP_ENTRY.Flags`.

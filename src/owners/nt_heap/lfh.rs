@@ -109,6 +109,7 @@ impl Plan<'_> {
                     user: header.saturating_add(unit),
                     requested: it.stride.saturating_sub(unit),
                     trace: None,
+                    freed: false,
                 }
             };
             visit(Event::Block(Block {
@@ -116,7 +117,7 @@ impl Plan<'_> {
                 user: asked.user,
                 requested: asked.requested,
                 allocated: it.stride,
-                state: if busy { BlockState::Busy } else { BlockState::Free },
+                state: if busy { asked.state() } else { BlockState::Free },
                 kind: BlockKind::Lfh,
                 trace: asked.trace,
             }))?;

@@ -54,7 +54,7 @@ fn account(survey: &Survey<'_>, notes: &mut Notes) -> Account {
     let mut account = Account::default();
     let mut whole = Vec::new();
     for (handle, side) in survey.of_kind(&[Found::Nt, Found::Unknown, Found::Unreadable]) {
-        let (heap, claims, is_whole) = match handle.found {
+        let (mut heap, claims, is_whole) = match handle.found {
             Found::Nt => {
                 let loose = survey.loose_segments.iter().filter(|it| it.1 == handle.address);
                 let loose: Vec<Va> = loose.map(|it| it.0).collect();
@@ -66,6 +66,7 @@ fn account(survey: &Survey<'_>, notes: &mut Notes) -> Account {
                 (heap, claims, false)
             }
         };
+        heap.page_heap = handle.page_heap;
         account.heaps.push(heap);
         account.claims.extend(claims);
         whole.push(is_whole);
@@ -79,6 +80,7 @@ pub(super) fn blank(side: &Side<'_>, address: Va, kind: HeapKind) -> Heap {
     Heap {
         address,
         kind,
+        page_heap: None,
         flags: 0,
         is_default: side.default_heap == address,
         wow64_native: side.native,

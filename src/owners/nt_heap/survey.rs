@@ -33,6 +33,8 @@ pub(in crate::owners) struct Handle {
     pub(in crate::owners) found: Found,
     /// Index of its side.
     pub(in crate::owners) side: usize,
+    /// The page heap that it is the normal heap of.
+    pub(in crate::owners) page_heap: Option<Va>,
 }
 
 /// All heaps of a process.
@@ -63,7 +65,7 @@ impl<'a> Survey<'a> {
                     _ if side.u32(address, 0).is_none() => Found::Unreadable,
                     _ => Found::Unknown,
                 };
-                survey.add(Handle { address, found, side: idx }, &mut known, side);
+                survey.add(Handle { address, found, side: idx, page_heap: None }, &mut known, side);
             }
         }
         for (idx, side) in sides.iter().enumerate() {
@@ -73,7 +75,11 @@ impl<'a> Survey<'a> {
                 match probe(side, address) {
                     Some(Probe::Heap(Found::Unknown)) if guessing => {}
                     Some(Probe::Heap(found)) => {
-                        survey.add(Handle { address, found, side: idx }, &mut known, side);
+                        survey.add(
+                            Handle { address, found, side: idx, page_heap: None },
+                            &mut known,
+                            side,
+                        );
                     }
                     Some(Probe::SegmentOf(heap)) => survey.loose_segments.push((address, heap)),
                     None => {}
@@ -98,7 +104,12 @@ impl<'a> Survey<'a> {
             && let Some(Probe::Heap(Found::Nt)) = probe(side, address)
             && known.insert(address)
         {
-            self.handles.push(Handle { address, found: Found::Nt, side: handle.side });
+            self.handles.push(Handle {
+                address,
+                found: Found::Nt,
+                side: handle.side,
+                page_heap: Some(handle.address),
+            });
         }
     }
 
