@@ -11,6 +11,8 @@ use super::{COMMIT, PAGE, SynthDump};
 /// A generation of segment heaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentGeneration {
+    /// 64 bits, Windows 10 before 1809.
+    Before1809,
     /// 32 bits, Windows 10 1809 to 22H2.
     X86,
     /// 64 bits, Windows 10 1809 to 22H2.
@@ -24,7 +26,8 @@ pub enum SegmentGeneration {
 
 impl SegmentGeneration {
     /// Every generation.
-    pub const ALL: [SegmentGeneration; 4] = [
+    pub const ALL: [SegmentGeneration; 5] = [
+        SegmentGeneration::Before1809,
         SegmentGeneration::X86,
         SegmentGeneration::Windows10,
         SegmentGeneration::Windows11,
@@ -166,6 +169,8 @@ const X64: Offsets = Offsets {
     mask: 0xa2e6_4ead_a2e6_4ead,
 };
 
+const X64_OLD: Offsets =
+    Offsets { large_tree: 0x38, large_committed: 0x50, unit_size: 0x1b, ..X64 };
 const X64_11: Offsets = Offsets { contexts: 0x140, ..X64 };
 const X64_24H2: Offsets =
     Offsets { contexts: 0x140, vs_signature: 0x24, lfh_bitmap: 0x40, mask: 0, ..X64 };
@@ -242,6 +247,7 @@ impl SegmentHeapSpec {
     fn offsets(&self) -> &'static Offsets {
         match self.generation {
             SegmentGeneration::X86 => &X86,
+            SegmentGeneration::Before1809 => &X64_OLD,
             SegmentGeneration::Windows10 => &X64,
             SegmentGeneration::Windows11 => &X64_11,
             SegmentGeneration::Windows24H2 => &X64_24H2,
@@ -310,12 +316,27 @@ impl SegmentHeapSpec {
         let scope = Some((start, start + units * PAGE));
         let at = segment + first * o.descriptor;
         self.write(at, &0xccdd_ccdd_u32.to_le_bytes());
-        self.put(at + 4, 4, unused, "_HEAP_PAGE_RANGE_DESCRIPTOR.UnusedBytes", scope);
+        let old = self.generation == SegmentGeneration::Before1809;
+        let name = "_HEAP_PAGE_RANGE_DESCRIPTOR.UnusedBytes";
+        if old {
+            self.put(at + 6, 2, unused, name, scope);
+        } else {
+            self.put(at + 4, 4, unused, name, scope);
+        }
+        // LFH 1, committed 2, allocated 4, first 8, VS 20.
+        let flags = match flags {
+            0x02 if old => 0x08,
+            0x03 if old => 0x0e,
+            0x0b if old => 0x0f,
+            0x0f if old => 0x2e,
+            it => it,
+        };
         self.put(at + o.range_flags, 1, flags, "_HEAP_PAGE_RANGE_DESCRIPTOR.RangeFlags", scope);
         self.put(at + o.unit_size, 1, units, "_HEAP_PAGE_RANGE_DESCRIPTOR.UnitSize", scope);
         for idx in 1..units {
             let at = segment + (first + idx) * o.descriptor;
-            self.write(at + o.range_flags, &[(flags & 0x0d) as u8]);
+            let rest = if old { flags & !0x08 } else { flags & 0x0d };
+            self.write(at + o.range_flags, &[rest as u8]);
             self.write(at + o.unit_size, &[idx as u8]);
         }
         start
@@ -469,6 +490,14 @@ impl SegmentHeapSpec {
         let base = self.base;
         let first = base + o.contexts;
         let segments = self.segments.clone();
+        if self.generation == SegmentGeneration::Before1809 {
+            self.link(base, base + 0x60, &segments);
+            self.write_tree();
+            let pages = (segments.len() as u64 * UNITS).to_le_bytes();
+            self.write(base, &pages);
+            self.write(base + 8, &pages);
+            return self;
+        }
         for (nth, context) in [first, first + o.context_size].into_iter().enumerate() {
             let mask = !(SEGMENT - 1);
             // The second context has no segments here.
@@ -493,31 +522,31 @@ impl SegmentHeapSpec {
                 "_HEAP_SEG_CONTEXT.SegmentCount",
                 Some((0, 0)),
             );
-            let head = context + o.context_list;
-            let ring: Vec<u64> = std::iter::once(head).chain(members.iter().copied()).collect();
-            for (idx, &link) in ring.iter().enumerate() {
-                let next = ring[(idx + 1) % ring.len()];
-                let before = ring[(idx + ring.len() - 1) % ring.len()];
-                // Walked forward and backward, a broken list still has all its members.
-                self.put(link, o.word, next, "LIST_ENTRY.Flink", Some((0, 0)));
-                self.put(link + o.word, o.word, before, "LIST_ENTRY.Blink", Some((0, 0)));
-            }
-            for &segment in members {
-                let hidden = segment ^ context ^ self.heap_key ^ o.mask;
-                self.put(
-                    segment + o.segment_signature,
-                    o.word,
-                    hidden,
-                    "_HEAP_PAGE_SEGMENT.Signature",
-                    Some((0, 0)),
-                );
-            }
+            self.link(context, context + o.context_list, members);
         }
         self.write_tree();
         let pages = segments.len() as u64 * UNITS;
         self.write(base + 0x80, &pages.to_le_bytes()[..o.word as usize]);
         self.write(base + 0x80 + o.word, &pages.to_le_bytes()[..o.word as usize]);
         self
+    }
+
+    /// A list of segments, and the signatures that name their context.
+    fn link(&mut self, context: u64, head: u64, members: &[u64]) {
+        let o = self.offsets();
+        let ring: Vec<u64> = std::iter::once(head).chain(members.iter().copied()).collect();
+        for (idx, &link) in ring.iter().enumerate() {
+            let next = ring[(idx + 1) % ring.len()];
+            let before = ring[(idx + ring.len() - 1) % ring.len()];
+            // Walked forward and backward, a broken list still has all its members.
+            self.put(link, o.word, next, "LIST_ENTRY.Flink", Some((0, 0)));
+            self.put(link + o.word, o.word, before, "LIST_ENTRY.Blink", Some((0, 0)));
+        }
+        for &segment in members {
+            let hidden = segment ^ context ^ self.heap_key ^ o.mask;
+            let name = "_HEAP_PAGE_SEGMENT.Signature";
+            self.put(segment + o.segment_signature, o.word, hidden, name, Some((0, 0)));
+        }
     }
 
     fn write_tree(&mut self) {

@@ -82,7 +82,9 @@ fn every_block_of_every_generation_is_found_where_it_was_put() {
         let it = analysis(dump(generation, &spec));
         let heap = it.heaps.iter().find(|it| it.address == spec.base()).unwrap();
         assert_eq!(heap.kind, HeapKind::Segment);
-        assert!(heap.notes.is_empty(), "{generation:?}: {:?}", heap.notes);
+        // What rests on one publication says so.
+        let said = usize::from(generation == SegmentGeneration::Before1809);
+        assert_eq!(heap.notes.len(), said, "{generation:?}: {:?}", heap.notes);
         let told: BTreeSet<Placed> = spec.blocks().into_iter().collect();
         let found = busy(&it, heap);
         let missing: Vec<_> = told.difference(&found).take(4).collect();
@@ -159,7 +161,8 @@ fn damage_to_any_member_costs_only_what_depends_on_it() {
                         .count();
                     let told_of = heap.is_none_or(|it| {
                         let walk = it.walk.as_ref();
-                        !it.notes.is_empty() || walk.is_none_or(|it| !it.complete)
+                        let own = usize::from(generation == SegmentGeneration::Before1809);
+                        own < it.notes.len() || walk.is_none_or(|it| !it.complete)
                     });
                     let same =
                         found.len() == told.len() && told.iter().all(|it| found.contains(it));

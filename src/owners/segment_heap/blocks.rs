@@ -20,8 +20,10 @@
 //!                             told (gflags +ust), 13 an LFH subsegment, 0..12 unused bytes
 //! ```
 //!
-//! x64, and x86 in brackets; from public PDBs of `ntdll`, 1809 to 24H2. Before 1809 other flags
-//! are used, which we do not read. The key of the heap is in no place that can be found without
+//! x64, and x86 in brackets; from public PDBs of `ntdll`, 1809 to 24H2. Before 1809, on x64, UnitSize
+//! is at 1B, UnusedBytes u16 at 6, and RangeFlags are 1 LFH, 4 allocated, 8 first, 20 VS, which one
+//! publication tells (M. V. Yason, Windows 10 Segment Heap Internals, 2016): such a heap is believed
+//! as far as its key makes sense of its chunks. The key of the heap is in no place that can be found without
 //! symbols, but each segment's signature is made of it and of what is known, so it is computed; it
 //! is right when the VS chunks decode to rows that agree with each other about their sizes.
 
@@ -54,6 +56,10 @@ const ALLOCATED: u8 = 1;
 const FIRST: u8 = 2;
 const VS: u8 = 4;
 const SUBSEGMENT: u8 = 8;
+/// Before 1809: the pages are committed.
+const COMMITTED_OLD: u8 = 2;
+/// A flag that is none.
+const UNKNOWN: u8 = 0x10;
 /// A page of which no first descriptor tells what it is.
 const LOST: u8 = 0x80;
 
@@ -70,6 +76,10 @@ struct Offsets {
     descriptor: u64,
     range_flags: u64,
     unit_size: u64,
+    /// Where it is told how much of a block of pages was not asked for, and in how many bytes.
+    unused: (u64, u64),
+    /// Whether flags are those of Windows 10 before 1809.
+    old: bool,
     vs_size: u64,
     vs_signatures: &'static [u64],
     vs_first: u64,
@@ -78,12 +88,15 @@ struct Offsets {
     chunk_bits: u64,
 }
 
-static X64: Offsets = Offsets {
+/// Windows 10 since 1809.
+const X64: Offsets = Offsets {
     unit_shift: 0x08,
     first_descriptor: 0x0a,
     descriptor: 0x20,
     range_flags: 0x18,
     unit_size: 0x1f,
+    unused: (4, 4),
+    old: false,
     vs_size: 0x20,
     vs_signatures: &[0x22, 0x24],
     vs_first: 0x30,
@@ -91,12 +104,19 @@ static X64: Offsets = Offsets {
     chunk_bits: 0x08,
 };
 
+static X64_NEW: Offsets = X64;
+
+/// Windows 10 before 1809.
+static X64_OLD: Offsets = Offsets { unit_size: 0x1b, unused: (6, 2), old: true, ..X64 };
+
 static X86: Offsets = Offsets {
     unit_shift: 0x04,
     first_descriptor: 0x06,
     descriptor: 0x10,
     range_flags: 0x0c,
     unit_size: 0x0f,
+    unused: (4, 4),
+    old: false,
     vs_size: 0x14,
     vs_signatures: &[0x16],
     vs_first: 0x18,
@@ -229,10 +249,12 @@ impl<'a> Plan<'a> {
         let found =
             layouts.filter_map(|it| Some((it, contexts(side, common, it, heap.address)?))).next();
         let (layout, contexts) = found?;
-        if matches!(layout.contexts, Contexts::List(_)) {
-            return None;
-        }
-        let o = if side.pointer_size() == 4 { &X86 } else { &X64 };
+        let old = matches!(layout.contexts, Contexts::List(_));
+        let o = match side.pointer_size() {
+            4 => &X86,
+            _ if old => &X64_OLD,
+            _ => &X64_NEW,
+        };
         let mut plan = Plan {
             memory: &side.memory,
             regions: side.regions,
@@ -245,8 +267,10 @@ impl<'a> Plan<'a> {
         };
         let mut keys: Vec<u64> = Vec::new();
         for context in &contexts {
-            let unit_shift = side.u8(context.address, o.unit_shift)?;
-            let first = side.u8(context.address, o.first_descriptor)?;
+            // Before 1809 no context tells: a unit is a page.
+            let said = |offset| side.u8(context.address, offset);
+            let unit_shift = if old { 12 } else { said(o.unit_shift)? };
+            let first = if old { 2 } else { said(o.first_descriptor)? };
             // Descriptors take the first pages; a unit is a page or more.
             if !(12..=24).contains(&unit_shift) {
                 plan.whole = false;
@@ -322,7 +346,7 @@ impl<'a> Plan<'a> {
         let mut idx = u64::from(it.first);
         while idx < DESCRIPTORS {
             let at = it.range.start().saturating_add(idx.saturating_mul(self.o.descriptor));
-            let flags = self.u8(at, self.o.range_flags).map(|it| it & 0x1f);
+            let flags = self.flags(it, idx);
             let units = self.u8(at, self.o.unit_size).map_or(0, u64::from);
             let (Some(flags), units) = (flags, units.max(1)) else { break };
             if flags & FIRST == 0 {
@@ -342,7 +366,9 @@ impl<'a> Plan<'a> {
             let units = self.units(it, idx, told);
             let start = it.range.start().saturating_add(idx << it.unit_shift);
             let range = VaRange::new(start, units << it.unit_shift);
-            let unused = self.memory.u32(at.saturating_add(4)).map_or(0, u64::from);
+            let (offset, size) = self.o.unused;
+            let unused = self.memory.u32(at.saturating_add(offset)).map_or(0, u64::from);
+            let unused = if size == 2 { unused & 0xffff } else { unused };
             if let Some(range) = range.and_then(|range| range.intersection(it.range)) {
                 let sound = units == told && self.is_of_one_kind(it, idx, units);
                 found.push(Pages { range, flags, unused, sound });
@@ -352,13 +378,23 @@ impl<'a> Plan<'a> {
         found
     }
 
+    /// `RangeFlags` of a descriptor, in the bits of today.
+    fn flags(&self, it: Segment, idx: u64) -> Option<u8> {
+        let at = it.range.start().checked_add(idx.checked_mul(self.o.descriptor)?)?;
+        let raw = self.u8(at, self.o.range_flags)?;
+        if !self.o.old {
+            return Some(raw & 0x1f);
+        }
+        let today = [(0x01, SUBSEGMENT), (0x04, ALLOCATED), (0x08, FIRST), (0x20, VS | SUBSEGMENT)];
+        let known = today.iter().filter(|it| raw & it.0 != 0).fold(0, |flags, it| flags | it.1);
+        // Bits that mean nothing are no flags.
+        Some(if raw & !(COMMITTED_OLD | 0x2d) == 0 { known } else { known | UNKNOWN })
+    }
+
     /// How many units the range at descriptor `first` has, which says so itself: another range begins
     /// no earlier, and what comes behind it is no more of it.
     fn units(&self, it: Segment, first: u64, told: u64) -> u64 {
-        let flags = |idx: u64| {
-            let at = it.range.start().saturating_add(idx.saturating_mul(self.o.descriptor));
-            self.u8(at, self.o.range_flags).map_or(0, |it| it & 0x1f)
-        };
+        let flags = |idx: u64| self.flags(it, idx).unwrap_or(0);
         let end = first.saturating_add(told);
         let begins = |idx: &u64| flags(*idx) & FIRST != 0;
         if let Some(next) = (first.saturating_add(1)..end).find(begins) {
@@ -374,10 +410,7 @@ impl<'a> Plan<'a> {
 
     /// Whether no descriptor behind the first of a range says otherwise: of free pages none is in use.
     fn is_of_one_kind(&self, it: Segment, first: u64, units: u64) -> bool {
-        let flags = |idx: u64| {
-            let at = it.range.start().saturating_add(idx.saturating_mul(self.o.descriptor));
-            self.u8(at, self.o.range_flags).map_or(0, |it| it & 0x1f)
-        };
+        let flags = |idx: u64| self.flags(it, idx).unwrap_or(0);
         let free = flags(first) & ALLOCATED == 0;
         let mut others = (first.saturating_add(1)..first.saturating_add(units)).map(flags);
         !free || others.all(|it| it & ALLOCATED == 0)

@@ -170,8 +170,9 @@ fn contexts(side: &Side<'_>, o: &Common, layout: &Layout, heap: Va) -> Option<Ve
         Contexts::Two(first) => heap.checked_add(first)?,
         Contexts::List(list) => {
             let list = heap.checked_add(list)?;
-            let links = side.list(list).ok().filter(|it| !it.is_empty())?;
-            let sound = links.iter().all(|&it| it.is_multiple_of(ALLOCATION_GRANULARITY));
+            // A broken list still has what can be reached from either end.
+            let links = side.list(list).unwrap_or_else(|(links, _)| links);
+            let sound = links.iter().any(|&it| it.is_multiple_of(ALLOCATION_GRANULARITY));
             let context =
                 Context { address: heap, list, segment_size: OLD_SEGMENT_SIZE, count: None };
             return sound.then(|| vec![context]);
