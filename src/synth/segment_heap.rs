@@ -189,6 +189,8 @@ pub struct SegmentHeapSpec {
     base: u64,
     heap_key: u64,
     lfh_key: u32,
+    /// What gflags +ust puts behind each block: the address of a stack record.
+    record: Option<u64>,
     pages: BTreeMap<u64, Vec<u8>>,
     /// Address, reserved and committed bytes.
     pub(crate) allocations: Vec<(u64, u64, u64)>,
@@ -211,6 +213,7 @@ impl SegmentHeapSpec {
             base,
             heap_key: keys.0,
             lfh_key: keys.1,
+            record: None,
             pages: BTreeMap::new(),
             allocations: vec![(base, 0x1_0000, 0x2000)],
             segments: Vec::new(),
@@ -252,6 +255,28 @@ impl SegmentHeapSpec {
             SegmentGeneration::Windows11 => &X64_11,
             SegmentGeneration::Windows24H2 => &X64_24H2,
         }
+    }
+
+    /// From now on, blocks of variable size, of pages and of slots carry the address of a stack record.
+    pub fn traced(mut self, record: u64) -> Self {
+        self.record = Some(record);
+        self
+    }
+
+    /// Bytes that a block needs behind what was asked for, where stacks are recorded.
+    fn tail(&self) -> u64 {
+        // Alignment, _SEGMENT_HEAP_EXTRA, the record, and the count of unused bytes.
+        if self.record.is_some() { 4 * self.offsets().word + 8 } else { 0 }
+    }
+
+    /// `_SEGMENT_HEAP_EXTRA` and the record, behind what was asked for. Returns the flag that says so.
+    fn extra(&mut self, user: u64, requested: u64) -> u64 {
+        let Some(record) = self.record else { return 0 };
+        let word = self.offsets().word;
+        let at = (user + requested).next_multiple_of(word);
+        self.write(at, &[0, 0, 1, 1]);
+        self.write(at + 2 * word, &record.to_le_bytes()[..word as usize]);
+        0x4000
     }
 
     fn write(&mut self, address: u64, bytes: &[u8]) {
@@ -345,9 +370,10 @@ impl SegmentHeapSpec {
     /// Blocks of whole pages.
     pub fn pages(mut self, requested: u64, count: u64) -> Self {
         for _ in 0..count {
-            let units = requested.div_ceil(PAGE);
+            let units = (requested + self.tail()).div_ceil(PAGE);
             let (segment, at) = self.take_units(units);
             let user = self.describe(segment, at, units, 0x03, units * PAGE - requested);
+            self.extra(user, requested);
             self.blocks.push(Placed { user, requested, place: Place::Pages });
         }
         self
@@ -389,7 +415,8 @@ impl SegmentHeapSpec {
         let mut previous = 0;
         for it in chunks {
             let asked = it.unwrap_or_else(|free| free);
-            let size = (asked + o.unit).next_multiple_of(o.unit).max(2 * o.unit);
+            let tail = if it.is_ok() { self.tail() } else { 0 };
+            let size = (asked + tail + o.unit).next_multiple_of(o.unit).max(2 * o.unit);
             self.chunk(at, size, previous, it.ok(), scope);
             if let Ok(requested) = *it {
                 let user = at + o.unit;
@@ -425,7 +452,8 @@ impl SegmentHeapSpec {
         }
         let page = (at >> 12 ^ self.heap_key ^ at) & 0xff;
         self.put(at + o.unit / 2, 4, page | has_unused, "_HEAP_VS_CHUNK_HEADER.UnusedBytes", scope);
-        self.unused(at + size, unused, 0, scope);
+        let flags = requested.map_or(0, |it| self.extra(at + o.unit, it));
+        self.unused(at + size, unused, flags, scope);
     }
 
     /// `HEAP_UNUSED_BYTES_INFO` at the end of a block.
@@ -444,7 +472,7 @@ impl SegmentHeapSpec {
         let (segment, at) = self.take_units(LFH_UNITS);
         let start = self.describe(segment, at, LFH_UNITS, 0x0b, 0);
         let scope = Some((start, start + LFH_UNITS * PAGE));
-        let stride = requested.next_multiple_of(0x10);
+        let stride = (requested + self.tail()).next_multiple_of(0x10);
         // The bitmap takes room, so the number of slots is found by trying.
         let first_of = |count: u64| (o.lfh_bitmap + count.div_ceil(32) * 8).next_multiple_of(0x10);
         let fits = |count: u64| first_of(count) + count * stride <= LFH_UNITS * PAGE;
@@ -477,7 +505,8 @@ impl SegmentHeapSpec {
         }
         for idx in (0..count).filter(|it| busy(*it)) {
             let user = start + first + idx * stride;
-            self.unused(user + stride, unused, 0x2000, scope);
+            let flags = 0x2000 | self.extra(user, requested);
+            self.unused(user + stride, unused, flags, scope);
             self.blocks.push(Placed { user, requested, place: Place::Slot });
         }
         self

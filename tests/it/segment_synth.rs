@@ -109,6 +109,39 @@ fn every_block_of_every_generation_is_found_where_it_was_put() {
     }
 }
 
+#[test]
+fn blocks_of_every_kind_say_who_allocated_them() {
+    const RECORD: u64 = 0x0055_0100;
+    for generation in SegmentGeneration::ALL {
+        let keys = (0x0bad_5eed_1dea_f00d, 0x2bad_b002);
+        let spec = SegmentHeapSpec::new(generation, base(generation), keys)
+            .traced(RECORD)
+            .slots(0x28)
+            .slots(0x50)
+            .slots(0x111)
+            .slots(0x200)
+            .slots(0x3c)
+            .variable(&[Ok(0x30), Ok(0x41), Err(0x80), Ok(0x777), Ok(0x500), Err(0x40), Ok(1)])
+            .pages(0x8_0ff, 2)
+            .finish();
+        let it = analysis(dump(generation, &spec));
+        let heap = it.heaps.iter().find(|it| it.address == spec.base()).unwrap();
+        let told: BTreeSet<Placed> = spec.blocks().into_iter().collect();
+        let found = busy(&it, heap);
+        let missing: Vec<_> = told.difference(&found).take(4).collect();
+        assert!(missing.is_empty(), "{generation:?}: {missing:x?} {:?}", heap.notes);
+        assert_eq!(found.len(), told.len(), "{generation:?}");
+        let mut without = Vec::new();
+        for_each_block(&it.process, heap, |block| {
+            if block.state == BlockState::Busy && block.trace != Some(RECORD) {
+                without.push(block);
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        assert!(without.is_empty(), "{generation:?}: {} {:x?}", without.len(), without.first());
+    }
+}
+
 /// Values that a damaged member may have.
 fn damage(seed: u64) -> [[u8; 8]; 3] {
     let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x0123_4567_89ab_cdef;

@@ -116,6 +116,11 @@ impl Shape {
         all
     }
 
+    /// Whether a public PDB has this generation: the bits stand apart since the bitmap moved.
+    fn is_known(self) -> bool {
+        self.split == (self.bitmap == 0x40)
+    }
+
     /// Distance of the first block from the subsegment: behind the bitmap, aligned.
     fn first(self, count: u16) -> u32 {
         let words = u32::from(count).div_ceil(32);
@@ -167,20 +172,32 @@ impl Lfh {
             let lfh = Lfh { key, shape, word };
             (bits(&lfh), lfh)
         });
+        // A subsegment has as many blocks as fit: where few subsegments leave several keys, those that
+        // say so of all are better.
+        let full = |lfh: &Lfh| {
+            asked.iter().all(|it| {
+                lfh.blocks(memory, it).is_some_and(|blocks| {
+                    let next = u64::from(it.count).saturating_add(1).saturating_mul(blocks.stride);
+                    it.range.end() < blocks.first.saturating_add(next)
+                })
+            })
+        };
         // Equal in every way: the older shape, so that the answer is the same each time.
-        let mut best: Vec<(usize, Lfh)> = best.collect();
-        best.sort_by_key(|(bits, it)| {
+        let mut best: Vec<((usize, bool, bool), Lfh)> =
+            best.map(|(bits, lfh)| ((bits, full(&lfh), lfh.shape.is_known()), lfh)).collect();
+        best.sort_by_key(|(score, it)| {
             let shape = it.shape;
-            (std::cmp::Reverse(*bits), shape.bitmap, shape.split, !shape.cut_first, it.key)
+            (std::cmp::Reverse(*score), shape.bitmap, shape.split, !shape.cut_first, it.key)
         });
-        let (bits, lfh) = *best.first()?;
+        let (score, lfh) = *best.first()?;
+        let bits = score.0;
         // One subsegment has a thousand keys; and where most bitmaps disagree with their counters
         // nothing was understood.
         // Keys that read the same are the same: where all addresses share their high half, it
         // does not matter when it is cut off.
         let place = asked.first()?.range.start();
         let reads = |it: &Lfh| (it.key ^ it.shape.address(place), it.shape.bitmap, it.shape.split);
-        let unique = best.iter().all(|it| it.0 != bits || reads(&it.1) == reads(&lfh));
+        let unique = best.iter().all(|it| it.0 != score || reads(&it.1) == reads(&lfh));
         let understood =
             asked.len() <= most.saturating_mul(2) && asked.len() <= bits.saturating_mul(2);
         (unique && understood).then_some(lfh)
