@@ -16,6 +16,7 @@ mod handles;
 mod metadata;
 mod methods;
 mod names;
+mod ready;
 mod references;
 mod retained;
 mod strings;
@@ -38,6 +39,7 @@ pub use timers::Timer;
 
 use self::graph::Graph;
 use self::names::Names;
+use self::ready::Ready;
 use self::tables::Tables;
 use self::walk::Stretch;
 use crate::notes::{Note, Notes, Place};
@@ -144,7 +146,8 @@ pub fn object_at(process: &Process, heap: &ManagedHeap, va: Va) -> Option<Instan
     Some(Instance { address, name, size_bytes, way: None })
 }
 
-/// Gives names to frames in code that was compiled while the program ran.
+/// Gives names to frames in managed code: what was compiled while the program ran, and what was
+/// compiled before, in images that have no other names.
 pub fn name_frames(process: &Process, stacks: &mut [Stack]) {
     if process.runtimes.is_empty() {
         return;
@@ -152,12 +155,22 @@ pub fn name_frames(process: &Process, stacks: &mut [Stack]) {
     let names = Names::new(process);
     let mut known: std::collections::HashMap<Va, Option<(String, Va)>> =
         std::collections::HashMap::new();
+    let mut images: std::collections::HashMap<Va, Option<Ready<'_>>> =
+        std::collections::HashMap::new();
     for frame in stacks.iter_mut().flat_map(|it| &mut it.frames) {
-        if !frame.module.is_empty() || frame.function.is_some() {
+        if frame.function.is_some() {
             continue;
         }
-        let found =
-            known.entry(frame.address).or_insert_with(|| names.method_around(frame.address));
+        let va = frame.address;
+        let found = known.entry(va).or_insert_with(|| {
+            if frame.module.is_empty() {
+                return names.method_around(va);
+            }
+            // Without a function, the offset is that from the image, which no list has when it came
+            // out of a bundle.
+            let base = va.checked_sub(frame.offset)?;
+            images.entry(base).or_insert_with(|| Ready::of(&names, base)).as_ref()?.method(va)
+        });
         if let Some((name, start)) = found {
             frame.function = Some(name.as_str().into());
             frame.offset = frame.address.saturating_sub(*start);

@@ -348,7 +348,7 @@ impl<'a> Names<'a> {
     }
 
     /// The metadata of an image that lies here as loaded, or as in its file.
-    fn image_metadata(&self, base: Va) -> Option<Metadata<'a>> {
+    pub(super) fn image_metadata(&self, base: Va) -> Option<Metadata<'a>> {
         let memory = self.memory;
         if memory.u16(base)? != 0x5a4d {
             return None;

@@ -381,3 +381,29 @@ fn a_runtime_whose_image_is_gone_still_has_its_objects() {
     // The heap says that it was found by its headers, and the finalizer's queue is not seen.
     assert_eq!(objects.finalization, None);
 }
+
+/// What the framework was compiled to beforehand has names, by the ReadyToRun tables of its images: on
+/// both bitnesses, from a folder and out of a bundle.
+#[test]
+fn methods_of_the_framework_have_names_on_stacks() {
+    for name in ["wine/net31-x86", "wine/net8-x64", "wine/net10-x64"] {
+        let Some(path) = crate::dumps::dump(name) else { continue };
+        let it = oomscope::Analysis::of(&path, &oomscope::Options::default(), &oomscope::Quiet);
+        let it = it.unwrap();
+        // The program calls them from code that was compiled while it ran.
+        for called in ["System.Threading.Thread.Sleep", "System.Threading.Monitor.Wait"] {
+            let named = it.stacks.iter().any(|stack| {
+                let functions = stack.frames.iter().filter_map(|it| it.function.as_ref());
+                let mut functions = functions.map(|it| it.raw()).skip_while(|it| *it != called);
+                let caller = functions.find(|it| *it != called);
+                caller.is_some_and(|it| it.starts_with("LeakLab."))
+            });
+            assert!(named, "{name}: nothing calls {called}");
+        }
+        let core = |it: &&oomscope::stacks::Frame| it.module.raw() == "System.Private.CoreLib";
+        let frames: Vec<_> = it.stacks.iter().flat_map(|it| &it.frames).filter(core).collect();
+        let named = frames.iter().filter(|it| it.function.is_some()).count();
+        println!("{name}: {named} of {} frames in the framework have names", frames.len());
+        assert!(frames.len() <= named * 10 / 8, "{name}: {named} of {}", frames.len());
+    }
+}
