@@ -20,6 +20,7 @@ mod known_causes;
 mod managed;
 mod managed_synth;
 mod map;
+mod nt_synth;
 mod objects;
 mod one_way;
 mod page_synth;

@@ -396,8 +396,8 @@ impl<'a> Plan<'a> {
             return None;
         }
         if entry.flags & FOR_LFH != 0 {
-            let carries = self.carrier(user, behind).is_some();
-            let state = if carries { BlockState::Carrier } else { BlockState::Internal };
+            let state =
+                if self.was_carrier(user) { BlockState::Carrier } else { BlockState::Internal };
             return Some(block(user, behind, state));
         }
         if entry.unused == INTERNAL || Some(user) == self.front_end {

@@ -59,6 +59,18 @@ impl Plan<'_> {
         (stride != 0 && fits).then_some(carrier)
     }
 
+    /// Whether a block of the front end was to carry slots, whatever became of its header: it has the
+    /// signature, or its subsegment points back.
+    pub(super) fn was_carrier(&self, user: Va) -> bool {
+        let o = self.layout.lfh;
+        let memory = self.memory;
+        let signature = user.checked_add(o.signature).and_then(|it| memory.u32(it));
+        let pointer = |va: Option<Va>| va.and_then(|it| memory.pointer(it));
+        let subsegment = pointer(Some(user)).filter(|it| *it != 0);
+        let back = subsegment.and_then(|it| pointer(it.checked_add(o.user_blocks)));
+        signature == Some(USER_BLOCKS_SIGNATURE) || back == Some(user)
+    }
+
     /// Visits the slots of a carrier.
     pub(super) fn walk_slots(
         &self,
@@ -67,7 +79,7 @@ impl Plan<'_> {
         visit: &mut impl FnMut(Event) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Some(it) = self.carrier(block.user, block.requested) else {
-            return ControlFlow::Continue(());
+            return visit(Event::Unplaced(block.allocated));
         };
         let Some(first) = self.first_slot(&it) else {
             return visit(Event::Unplaced(block.allocated));
