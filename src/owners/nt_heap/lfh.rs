@@ -60,15 +60,19 @@ impl Plan<'_> {
     }
 
     /// Whether a block of the front end was to carry slots, whatever became of its header: it has the
-    /// signature, or its subsegment points back.
+    /// signature, or its subsegment points back. The lists of subsegments do as well, for they are linked
+    /// both ways.
     pub(super) fn was_carrier(&self, user: Va) -> bool {
         let o = self.layout.lfh;
         let memory = self.memory;
         let signature = user.checked_add(o.signature).and_then(|it| memory.u32(it));
-        let pointer = |va: Option<Va>| va.and_then(|it| memory.pointer(it));
-        let subsegment = pointer(Some(user)).filter(|it| *it != 0);
-        let back = subsegment.and_then(|it| pointer(it.checked_add(o.user_blocks)));
-        signature == Some(USER_BLOCKS_SIGNATURE) || back == Some(user)
+        let pointer = |at: Va, behind: u64| memory.pointer(at.checked_add(behind)?);
+        let word = memory.pointer_size();
+        let back = |to: u64, from: u64| {
+            pointer(user, to).is_some_and(|it| pointer(it, from) == Some(user))
+        };
+        let is_list = back(0, word) && back(word, 0);
+        signature == Some(USER_BLOCKS_SIGNATURE) || (back(0, o.user_blocks) && !is_list)
     }
 
     /// Visits the slots of a carrier.

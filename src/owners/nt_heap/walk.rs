@@ -285,8 +285,8 @@ fn finish(heap: &mut Heap, plan: &Plan<'_>, total: Tally, whole: bool, notes: &m
     if unplaced != 0 {
         notes.add(Note::HeapPartlyWalked, place());
         heap.notes.push(say!(
-            "{unplaced} blocks of LFH slots could not be read: where the first \
-                              slot stands is not known",
+            "{unplaced} blocks of LFH slots could not be read: the size of a slot \
+                              or the place of the first is not known",
             unplaced
         ));
     }
