@@ -6,7 +6,8 @@
 //!
 //!   FieldDesc                               x86   x64
 //!   method table that has the field         0x00  0x00
-//!   row 24 bits, bit 24 static, …           0x04  0x08
+//!   row 24 bits, bit 24 static, 25 of the   0x04  0x08
+//!   thread, 26 in the image, …
 //!   offset 27 bits, element type 5 bits     0x08  0x0c  behind the method table of the object
 //! ```
 //!
@@ -14,7 +15,7 @@
 //! metadata. With that, no layout of any framework type has to be known. Layout: dotnet/coreclr
 //! v3.1.9 `src/vm/field.h`; found so in .NET Core 3.1.23, .NET 8.0.30 and 10.0.13.
 
-use super::names::Names;
+use super::names::{Definition, Names};
 use super::tables::{self, Fields};
 use crate::dump::utf16;
 use crate::space::{Memory, Va};
@@ -24,10 +25,13 @@ use crate::table::DumpText;
 const CLASS_WORDS: u64 = 9;
 /// Fields of one type.
 const MOST_FIELDS: u64 = 4096;
+/// Element types of a static field that is kept as a reference.
+const CLASS: u32 = 0x12;
+const VALUE: u32 = 0x11;
 /// Parents of a type.
 const PARENTS: usize = 64;
 
-impl Names<'_> {
+impl<'a> Names<'a> {
     /// The offset of an instance field from the start of an object of type `table`. The field is
     /// one that the type `owner`, or `table` itself where that is `None`, brings with it.
     pub(super) fn field(&self, table: Va, owner: Option<&str>, name: &str) -> Option<u64> {
@@ -48,11 +52,18 @@ impl Names<'_> {
     }
 
     fn own_field(&self, table: Va, name: &str) -> Option<u64> {
+        let size = self.memory().pointer_size();
+        let field = self.fields(table)?.find(|it| !it.is_static && it.name == name)?;
+        Some(field.offset + size)
+    }
+
+    /// The fields that a type brings with it, as far as their descriptions lead back.
+    pub(super) fn fields(&self, table: Va) -> Option<impl Iterator<Item = Field<'a>>> {
         let memory = self.memory();
         let size = memory.pointer_size();
         let (canonical, class) = tables::class(memory, table)?;
-        let definition = self.definition(table)?;
-        let rows = definition.metadata.fields_of(definition.row);
+        let Definition { metadata, row } = self.definition(table)?;
+        let rows = metadata.fields_of(row);
         let words = (0..CLASS_WORDS)
             .filter_map(|idx| memory.pointer(class.checked_add(idx * size)?).filter(|&it| it != 0));
         let mut lists = words.filter(|&it| memory.pointer(it) == Some(canonical));
@@ -62,22 +73,41 @@ impl Names<'_> {
             let row = memory.u32(it.saturating_add(size));
             row.is_some_and(|it| rows.contains(&(it & 0x00ff_ffff)))
         })?;
-        for idx in 0..MOST_FIELDS.min(rows.len() as u64) {
+        let count = MOST_FIELDS.min(rows.len() as u64);
+        let descriptions = (0..count).map_while(move |idx| {
             let field = list.checked_add(idx.checked_mul(size + 8)?)?;
-            if memory.pointer(field)? != canonical {
-                break;
-            }
+            let leads_back = memory.pointer(field)? == canonical;
             let first = memory.u32(field.checked_add(size)?)?;
             let second = memory.u32(field.checked_add(size + 4)?)?;
+            leads_back.then_some((first, second))
+        });
+        Some(descriptions.filter_map(move |(first, second)| {
             let row = first & 0x00ff_ffff;
-            let is_static = first & 0x0100_0000 != 0;
-            let named = rows.contains(&row) && definition.metadata.field_name(row) == Some(name);
-            if named && !is_static {
-                return Some(u64::from(second & 0x07ff_ffff) + size);
-            }
-        }
-        None
+            let name = if rows.contains(&row) { metadata.field_name(row)? } else { return None };
+            Some(Field {
+                name,
+                offset: u64::from(second & 0x07ff_ffff),
+                is_static: first & 0x0100_0000 != 0,
+                is_elsewhere: first & 0x0600_0000 != 0,
+                is_reference: matches!(second >> 27, CLASS | VALUE),
+            })
+        }))
     }
+}
+
+/// A field by its description.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field<'a> {
+    /// Its name in the metadata.
+    pub name: &'a str,
+    /// From the first field of an object, or from where the statics of its kind are.
+    pub offset: u64,
+    /// Whether it is not a part of objects.
+    pub is_static: bool,
+    /// Of statics: whether each thread has its own, or it lies in the image.
+    pub is_elsewhere: bool,
+    /// Of statics: whether it refers to an object. Structures are boxed.
+    pub is_reference: bool,
 }
 
 /// Offset of a string's characters.

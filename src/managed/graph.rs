@@ -2,13 +2,15 @@
 //!
 //! Each object is a bit in a map of its range, and its number is how many bits stand before it. With
 //! that, four bytes an object are enough to remember from where it was first reached, and the way
-//! back from any object is the shortest from a root.
+//! back from any object is the shortest from a root. Words on stacks are followed only when all other
+//! roots have been: they say less, and may be left over.
 
 use std::sync::Arc;
 
 use super::handles;
 use super::names::Names;
 use super::references::References;
+use super::statics;
 use super::tables::{self, Kind, Shape, Tables};
 use super::walk::{self, Stretch};
 use crate::owners::ManagedHeap;
@@ -32,6 +34,8 @@ const ROOT: u32 = 1 << 31;
 /// What keeps something alive from outside of the heap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Root {
+    /// A static field: its type and name, and where it is.
+    Static(Arc<str>, Va),
     /// A GC handle: its kind and where it is.
     Handle(&'static str, Va),
     /// A word on a thread's stack, which may be left over: thread and address.
@@ -44,6 +48,7 @@ impl Root {
     /// The word in JSON.
     pub fn id(&self) -> &'static str {
         match self {
+            Root::Static(..) => "static",
             Root::Handle(..) => "handle",
             Root::Stack(..) => "stack",
             Root::Finalizer => "finalizer-queue",
@@ -83,10 +88,11 @@ pub(super) struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     /// Numbers all objects and follows all references. `None` for more objects than fit.
-    pub(super) fn new(process: &'a Process, heap: &ManagedHeap, objects: u64) -> Option<Self> {
+    pub(super) fn new(names: &Names<'a>, heap: &ManagedHeap, objects: u64) -> Option<Self> {
         if OBJECTS < objects {
             return None;
         }
+        let process = names.process();
         let memory = &process.memory;
         let granule = memory.pointer_size();
         let mut tables = Tables::new(memory);
@@ -114,13 +120,17 @@ impl<'a> Graph<'a> {
         // Ranges are in the order of their addresses, and so are numbers.
         let from = vec![NOWHERE; count as usize];
         let mut graph = Self { process, pieces, roots: Vec::new(), from, granule };
-        graph.follow(heap, &mut tables);
+        graph.follow(names, heap, &mut tables);
         Some(graph)
     }
 
-    fn follow(&mut self, heap: &ManagedHeap, tables: &mut Tables<'a>) {
+    fn follow(&mut self, names: &Names<'a>, heap: &ManagedHeap, tables: &mut Tables<'a>) {
         let memory = &self.process.memory;
         let mut next: Vec<u32> = Vec::new();
+        // First, because handles lead to them, too, through an array that says less.
+        for it in statics::statics(names, heap) {
+            self.start(Root::Static(it.name, it.va), it.object, &mut next);
+        }
         for handle in handles::handles(memory, &heap.handle_segments) {
             if handle.is_root() {
                 self.start(Root::Handle(handle.kind(), handle.va), handle.object, &mut next);
@@ -131,13 +141,20 @@ impl<'a> Graph<'a> {
                 self.start(Root::Finalizer, object, &mut next);
             }
         }
-        // Last, because a word on a stack may be left over.
+        self.spread(next, tables);
+        // When all of that is done, because a word on a stack may be left over.
+        let mut next = Vec::new();
         for thread in &self.process.threads {
             for (va, word) in super::details::stack_words(self.process, thread) {
                 self.start(Root::Stack(thread.id, va), word, &mut next);
             }
         }
-        let mut references = References::new(memory);
+        self.spread(next, tables);
+    }
+
+    /// Follows references, from some objects on, to those that were not reached.
+    fn spread(&mut self, mut next: Vec<u32>, tables: &mut Tables<'a>) {
+        let mut references = References::new(&self.process.memory);
         let mut all = std::mem::take(&mut self.from);
         while !next.is_empty() {
             let mut after = Vec::new();

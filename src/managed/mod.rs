@@ -19,6 +19,7 @@ mod names;
 mod ready;
 mod references;
 mod retained;
+mod statics;
 mod strings;
 mod tables;
 mod threads;
@@ -31,7 +32,7 @@ pub use census::{Finalization, Generation, HandleRow, Objects, Sparse, TypeRow, 
 pub use exceptions::Exception;
 pub use graph::{Root, Way};
 pub use names::Role;
-pub use retained::Retained;
+pub use retained::{Retained, Retainer};
 pub use strings::{Duplicate, Strings};
 pub use tables::{Kind, Shape};
 pub use threads::ManagedThread;
@@ -121,7 +122,7 @@ pub fn instances(
             }
         });
     }
-    if ways && let Some(graph) = Graph::new(process, heap, objects.count) {
+    if ways && let Some(graph) = Graph::new(&names, heap, objects.count) {
         for it in &mut found {
             it.way = graph.way(&names, it.address);
         }

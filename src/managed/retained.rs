@@ -39,11 +39,23 @@ pub struct Retained {
     /// For the types with the most bytes: the type's index, one object, and the way to it from a
     /// root, or `None` where there is none.
     pub ways: Vec<(usize, Va, Option<Way>)>,
-    /// Objects by what they retain, the most first: address, type, bytes. Empty where there are
-    /// too many objects to tell.
-    pub objects: Vec<(Va, Option<Arc<str>>, u64)>,
+    /// Objects by what they retain, the most first. Empty where there are too many objects to tell.
+    pub objects: Vec<Retainer>,
     /// Types by what their objects retain together: type, objects, bytes.
     pub types: Vec<(Option<Arc<str>>, u64, u64)>,
+}
+
+/// An object without which others would be free.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retainer {
+    /// Its address.
+    pub address: Va,
+    /// Its type.
+    pub name: Option<Arc<str>>,
+    /// Bytes that would be free with it, its own among them.
+    pub bytes: u64,
+    /// What keeps it.
+    pub way: Option<Way>,
 }
 
 /// Works out what keeps the heap alive. `None` for more objects than fit into memory.
@@ -54,7 +66,7 @@ pub(super) fn retained(
     count: u64,
     samples: &[(usize, Va)],
 ) -> Option<Retained> {
-    let graph = Graph::new(process, heap, count)?;
+    let graph = Graph::new(names, heap, count)?;
     let total = graph.len() as u64;
     let numbers = 0..u32::try_from(graph.len()).ok()?;
     let reached = numbers.filter(|&it| graph.is_reached(it)).count() as u64;
@@ -225,7 +237,9 @@ fn sums(
         .into_iter()
         .filter_map(|(size, node)| {
             let of = types.get(node as usize).and_then(|&it| tables.shape(it));
-            Some((graph.place(node)?, name(of), size))
+            let address = graph.place(node)?;
+            let way = graph.way(names, address);
+            Some(Retainer { address, name: name(of), bytes: size, way })
         })
         .collect();
     let mut by_type: Vec<(Option<Arc<str>>, u64, u64)> = by_type

@@ -21,12 +21,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+pub(super) use crate::owners::types::{Fields, class};
 use crate::space::{Memory, Va};
 
 /// Bytes of an object before its elements; more than any type has.
 const LARGEST_BASE: u32 = 16 << 20;
-/// Words at the start of an `EEClass` among which its method table is.
-const CLASS_WORDS: u64 = 9;
 /// Method tables and words that are none, remembered by one walk. Programs have some ten thousand
 /// types; the rest is damage.
 const REMEMBERED: usize = 1 << 20;
@@ -139,50 +138,9 @@ impl Shape {
     }
 }
 
-/// Offsets in a method table that depend on the size of a pointer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fields {
-    pub parent: u64,
-    pub module: u64,
-    pub class: u64,
-    /// Dictionaries of a generic type, or the element type of an array.
-    pub instance: u64,
-    /// Bytes without optional members.
-    pub size: u64,
-}
-
-impl Fields {
-    pub(super) fn new(pointer_size: u64) -> Self {
-        match pointer_size {
-            8 => Self { parent: 0x10, module: 0x18, class: 0x28, instance: 0x30, size: 0x40 },
-            _ => Self { parent: 0x10, module: 0x14, class: 0x1c, instance: 0x20, size: 0x28 },
-        }
-    }
-}
-
 /// Whether a table's class leads back to it, or to the table that it shares its code with.
 fn is_real(memory: &Memory, table: Va) -> bool {
     class(memory, table).is_some()
-}
-
-/// The canonical method table and the `EEClass` of a method table.
-pub(super) fn class(memory: &Memory, table: Va) -> Option<(Va, Va)> {
-    let fields = Fields::new(memory.pointer_size());
-    let word = |va: Va| memory.pointer(va.checked_add(fields.class)?);
-    let first = word(table)?;
-    let (canonical, class) = match first & 3 {
-        0 => (table, first),
-        _ => {
-            let canonical = first & !3;
-            let class = word(canonical)?;
-            (canonical, Some(class).filter(|it| it & 3 == 0)?)
-        }
-    };
-    let size = memory.pointer_size();
-    let leads_back = (0..CLASS_WORDS).any(|idx| {
-        class.checked_add(idx * size).and_then(|it| memory.pointer(it)) == Some(canonical)
-    });
-    (class != 0 && class.is_multiple_of(4) && leads_back).then_some((canonical, class))
 }
 
 /// Whether a type is an instance of a generic type.

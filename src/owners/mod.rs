@@ -23,6 +23,7 @@ use crate::words::term;
 pub(crate) use blocks::fold_blocks;
 pub use blocks::{Block, BlockKind, BlockState, for_each_block};
 pub use ledger::{Ledger, Slice, UsageTotal};
+pub(crate) use managed_heap::{code, types};
 pub use nt_heap::blocks::{Corruption, CorruptionKind};
 pub use nt_heap::sizes::SizeGroup;
 pub use nt_heap::walk::HeapWalk;
@@ -236,6 +237,8 @@ pub struct ManagedHeap {
     pub regions: bool,
     /// Segments or regions of the GC, in address order.
     pub ranges: Vec<GcRange>,
+    /// Where types and methods lie.
+    pub loader_heaps: Vec<VaRange>,
     /// 64 KiB segments of the handle tables.
     pub handle_segments: Vec<Va>,
     /// `CFinalize` of each heap: who waits for finalization.

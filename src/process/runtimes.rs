@@ -26,7 +26,7 @@ use crate::limits::Limits;
 use crate::space::{Memory, Va, VaRange};
 
 /// Bytes of one image that are searched for the version text; runtimes have 4 to 20 MB.
-const SEARCHED: u64 = 64 << 20;
+const SEARCHED: usize = 64 << 20;
 
 /// Framework assemblies whose version resource is looked at.
 const SIBLINGS: usize = 64;
@@ -199,13 +199,10 @@ fn shared_framework(path: &str) -> Option<String> {
 fn commit_texts(range: VaRange, memory: &Memory) -> Vec<String> {
     let mark = utf16_bytes(" @Commit: ");
     let mut texts = Vec::new();
-    let mut searched = 0_u64;
-    let first = memory.ranges().partition_point(|it| it.range.end() <= range.start());
-    for captured in memory.ranges().get(first..).unwrap_or_default() {
-        let Some(piece) = captured.range.intersection(range) else { break };
-        let size = piece.size().min(SEARCHED.saturating_sub(searched));
-        searched = searched.saturating_add(size);
-        let bytes = memory.slice_up_to(piece.start(), size);
+    let mut left = SEARCHED;
+    for (_, bytes) in memory.pieces(range) {
+        let (bytes, _) = bytes.split_at(bytes.len().min(left));
+        left -= bytes.len();
         for at in memchr::memmem::find_iter(bytes, &mark).take(16) {
             let before = bytes.get(at.saturating_sub(64)..at).unwrap_or_default();
             let version = |it: &[u8]| matches!(it, &[c, 0] if is_version_byte(c));

@@ -97,11 +97,19 @@ impl Memory {
 
     /// Captured bytes in `range`.
     pub fn captured_in(&self, range: VaRange) -> u64 {
+        self.parts(range).map(VaRange::size).fold(0, u64::saturating_add)
+    }
+
+    /// The parts of `range` that were captured, in order, and their bytes.
+    pub fn pieces(&self, range: VaRange) -> impl Iterator<Item = (Va, &[u8])> {
+        self.parts(range).map(|it| (it.start(), self.slice_up_to(it.start(), it.size())))
+    }
+
+    fn parts(&self, range: VaRange) -> impl Iterator<Item = VaRange> {
         let first = self.ranges.partition_point(|it| it.range.end() <= range.start());
         let rest = self.ranges.get(first..).unwrap_or_default().iter();
-        let inside = rest.take_while(|it| it.range.start() < range.end());
-        let sizes = inside.filter_map(|it| it.range.intersection(range)).map(VaRange::size);
-        sizes.fold(0, u64::saturating_add)
+        let inside = rest.take_while(move |it| it.range.start() < range.end());
+        inside.filter_map(move |it| it.range.intersection(range))
     }
 
     /// All captured bytes from `va` on that lie together.

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{COMMIT, ImageSpec, PRIVATE, READWRITE, RESERVE, RegionSpec, SynthDump, ThreadSpec};
+use super::{
+    COMMIT, ImageSpec, MAPPED, PRIVATE, READWRITE, RESERVE, RegionSpec, SynthDump, ThreadSpec,
+};
 
 const RUNTIME: u64 = 0x6000_0000;
 const DATA: u32 = 0x1000;
@@ -106,6 +108,8 @@ struct Type {
     references: Vec<u64>,
     /// Names of fields and their offsets.
     named: Vec<(&'static str, u64)>,
+    /// Names of static fields that refer to objects, and where each field is.
+    statics: Vec<(&'static str, u64)>,
     /// Type arguments.
     arguments: Vec<usize>,
 }
@@ -132,6 +136,10 @@ pub struct ManagedSpec {
     copies: u64,
     /// Whether the collector's variables are left out.
     no_variables: bool,
+    /// Whether there are methods, and what was compiled of them.
+    methods: bool,
+    /// Where static fields begin.
+    static_base: Option<u64>,
 }
 
 impl ManagedSpec {
@@ -147,6 +155,8 @@ impl ManagedSpec {
             handles: Vec::new(),
             copies: 0,
             no_variables: false,
+            methods: false,
+            static_base: None,
         };
         // Free, Object and String come first and keep these numbers.
         it.declare("Free", Shape::Free, 0, None);
@@ -170,6 +180,7 @@ impl ManagedSpec {
         parent: Option<usize>,
     ) -> TypeId {
         let (references, named, arguments) = (Vec::new(), Vec::new(), Vec::new());
+        let statics = Vec::new();
         let finalizer = false;
         self.types.push(Type {
             name,
@@ -179,6 +190,7 @@ impl ManagedSpec {
             finalizer,
             references,
             named,
+            statics,
             arguments,
         });
         TypeId(self.types.len() - 1)
@@ -326,6 +338,56 @@ impl ManagedSpec {
         self.no_variables = true;
     }
 
+    /// Gives `System.Object` a method with code at [`Self::CODE`], one with a stub at
+    /// [`Self::STUBS`], and pointers to [`Self::NOT_CODE`] and [`Self::NO_TYPES`], where allocations
+    /// are that look alike from afar.
+    pub fn methods(&mut self) {
+        self.methods = true;
+    }
+
+    /// Where compiled methods are.
+    pub const CODE: u64 = 0x0680_0000;
+    /// Where stubs are.
+    pub const STUBS: u64 = 0x0681_0000;
+    /// Where methods are that are not compiled to there.
+    pub const METHODS: u64 = 0x0682_0000;
+    /// Where code is that is not the runtime's.
+    pub const NOT_CODE: u64 = 0x0683_0000;
+    /// Where data is that is not the runtime's.
+    pub const NO_TYPES: u64 = 0x0684_0000;
+
+    /// Gives a type static fields that refer to objects. They are elements of `array`, an array of
+    /// references, from `first` on.
+    pub fn statics(&mut self, of: TypeId, array: u64, first: u64, fields: &[(&'static str, u64)]) {
+        let size = self.size();
+        let elements = array + 2 * size;
+        self.static_base.get_or_insert(elements);
+        for (idx, &(name, object)) in (first..).zip(fields) {
+            self.set(array, 1 + idx, object);
+            self.types[of.0].statics.push((name, elements + idx * size));
+        }
+    }
+
+    /// The word without which the statics of a type cannot be believed: the one that leads back.
+    pub fn statics_lead_back(&self, of: TypeId) -> u64 {
+        match self.flavor.has_wide_rows() {
+            true => self.auxiliary(of.0) - self.size(),
+            false => MODULE + 0xa00 + 2 * self.size(),
+        }
+    }
+
+    /// Where the auxiliary data of a type is.
+    fn auxiliary(&self, idx: usize) -> u64 {
+        LOADER + 0x14_0000 + idx as u64 * 0x40 + 3 * self.size()
+    }
+
+    /// Where the offsets of a type's statics count from.
+    fn static_base(&self, idx: usize) -> u64 {
+        let own = self.types[idx].statics.first().map(|it| it.1);
+        let shared = self.static_base;
+        if self.flavor.has_wide_rows() { own } else { shared }.unwrap_or(0)
+    }
+
     /// Puts what generation 2 holds into so many further regions, byte for byte. Only a 64-bit
     /// process has room for them, and references lead to the first.
     pub fn copies(&mut self, copies: u64) {
@@ -365,6 +427,9 @@ impl ManagedSpec {
         dump = self.write_types(dump);
         dump = dump.write(ASSEMBLY, &self.assembly());
         dump = self.write_heap(dump, regions);
+        if self.methods {
+            dump = self.write_methods(dump);
+        }
         dump = self.write_queue(dump);
         dump = self.write_handles(dump);
         let mut data = vec![0_u8; 0x4000];
@@ -422,11 +487,11 @@ impl ManagedSpec {
                 Shape::Generic(_) => table + 0x50,
                 _ => 0,
             };
-            bytes.extend(self.words(&[parent, MODULE, 0, class, instance, 0]));
-            if self.wide {
-                // The class stands one word further on 64 bits.
-                bytes.truncate(0x10);
-                bytes.extend(self.words(&[parent, MODULE, 0, class, instance, 0]));
+            let auxiliary = if it.statics.is_empty() { 0 } else { self.auxiliary(idx) };
+            bytes.extend(self.words(&[parent, MODULE, auxiliary, class, instance, 0]));
+            if self.flavor.has_wide_rows() && auxiliary != 0 {
+                let info = self.words(&[self.static_base(idx), 0, table]);
+                dump = dump.write(auxiliary - 3 * size, &info);
             }
             dump = dump.write(table, &bytes);
             if let Shape::Generic(count) = it.shape {
@@ -447,6 +512,13 @@ impl ManagedSpec {
                 bytes.extend(((*offset - size) as u32 | 0x4000_0000).to_le_bytes());
                 dump = dump.write(fields + number as u64 * (size + 8), &bytes);
             }
+            let named = it.named.len() as u32;
+            for (number, (_, at)) in (named..).zip(&it.statics) {
+                let mut bytes = self.word(table);
+                bytes.extend(((first + number) | 0x0100_0000).to_le_bytes());
+                bytes.extend(((at - self.static_base(idx)) as u32 | 0x12 << 27).to_le_bytes());
+                dump = dump.write(fields + u64::from(number) * (size + 8), &bytes);
+            }
         }
         let (name, file) = (MODULE + 0x800, MODULE + 0x400);
         let mut module = vec![0_u64; 32];
@@ -457,12 +529,79 @@ impl ManagedSpec {
             Flavor::Net9 | Flavor::Net10 => (module[21], module[24]) = (name, ASSEMBLY),
             _ => (module[21], module[22]) = (name, file),
         }
+        if let Some(base) = self.static_base
+            && !self.flavor.has_wide_rows()
+        {
+            let (local, assembly) = (MODULE + 0x900, MODULE + 0xa00);
+            module[28] = local;
+            dump = dump
+                .write(local, &self.words(&[assembly, 0, 0, 0, base]))
+                .write(assembly, &self.words(&[0, 0, MODULE]));
+        }
         // File, image, layout, image.
         dump.write(MODULE, &self.words(&module))
             .write(name, b"Lab\0")
             .write(file, &self.words(&[0, file + 0x80]))
             .write(file + 0x80, &self.words(&[0, 0, 0, 0, file + 0x180]))
             .write(file + 0x180, &self.words(&[0, ASSEMBLY, 0x1_0000]))
+    }
+
+    /// Methods in an allocation of their own, their code and stubs, and what looks like them.
+    fn write_methods(&self, mut dump: SynthDump) -> SynthDump {
+        let size = self.size();
+        // From .NET 7 on, what runs is mapped and cannot be written.
+        let maps =
+            matches!(self.flavor, Flavor::Net7 | Flavor::Net8 | Flavor::Net9 | Flavor::Net10);
+        let kind = if maps { MAPPED } else { PRIVATE };
+        let (executable, writable) = (if maps { 0x20 } else { 0x40 }, READWRITE);
+        for (base, protect) in [
+            (Self::CODE, executable),
+            (Self::STUBS, executable),
+            (Self::METHODS, writable),
+            (Self::NOT_CODE, executable),
+            (Self::NO_TYPES, writable),
+        ] {
+            let region = RegionSpec {
+                allocation_base: base,
+                base,
+                size: 0x1_0000,
+                state: COMMIT,
+                protect,
+                allocation_protect: protect,
+                kind,
+            };
+            dump = dump.region(region).capture(base, 0x2000);
+        }
+        // A chunk with two methods.
+        let chunk = Self::METHODS + 0x100;
+        let table = self.table(Self::OBJECT);
+        let first = chunk + if self.wide { 0x18 } else { 0x0c };
+        let second = first + 2 * size;
+        let code = Self::CODE + 0x100;
+        let header = Self::METHODS + 0x800;
+        // To .NET Core 3.1, the header of 32-bit code is in front of it, its method last.
+        let is_inline = !self.wide && !self.flavor.counts_generations();
+        let in_front = if is_inline { first } else { header };
+        let stub = Self::STUBS + 0x40;
+        let slots = self.table(Self::OBJECT) + 0xb0;
+        let decoys = [Self::NOT_CODE + 0x100, Self::NO_TYPES + 0x100];
+        dump.write(chunk, &self.words(&[table, 0]))
+            .write(chunk + 2 * size, &[4, 1, 0, 0])
+            .write(first, &[1, 0, 0, 0])
+            .write(first + size, &self.word(code))
+            .write(second, &[2, 0, 2, 0])
+            .write(header, &self.words(&[0, 0, 0, first]))
+            .write(code - size, &self.word(in_front))
+            .write(stub, &self.stub(second))
+            .write(slots, &self.words(&[code, stub, decoys[0], decoys[1]]))
+            .write(decoys[0], &self.stub(Self::NO_TYPES + 0x200))
+            .write(decoys[1], &self.words(&[Self::NO_TYPES, 1, Self::NO_TYPES + 0x80]))
+    }
+
+    /// `mov r10, MethodDesc` or `mov eax, MethodDesc`, as stubs to .NET 6 begin.
+    fn stub(&self, desc: u64) -> Vec<u8> {
+        let opcode: &[u8] = if self.wide { &[0x49, 0xba] } else { &[0xb8] };
+        [opcode, &self.word(desc)].concat()
     }
 
     /// What stands in front of a method table.
@@ -488,7 +627,10 @@ impl ManagedSpec {
 
     /// The row of a type's first field.
     fn first_field(&self, of: usize) -> u32 {
-        1 + self.types[..of].iter().map(|it| it.named.len() as u32).sum::<u32>()
+        1 + self.types[..of]
+            .iter()
+            .map(|it| (it.named.len() + it.statics.len()) as u32)
+            .sum::<u32>()
     }
 
     /// An assembly with the types' metadata, as it lies in its file.
@@ -551,7 +693,7 @@ impl ManagedSpec {
             let (space, name) = inner.rsplit_once('.').unwrap_or(("", inner));
             let parent = it.parent.map_or(0, |it| (it as u16 + 2) << 2);
             type_row(text(name), text(space), parent, self.first_field(idx));
-            for (name, _) in &it.named {
+            for (name, _) in it.named.iter().chain(&it.statics) {
                 fields.extend(1_u16.to_le_bytes());
                 fields.extend(text(name).to_le_bytes());
                 fields.extend(0_u16.to_le_bytes());

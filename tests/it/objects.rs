@@ -1,7 +1,10 @@
 //! Managed objects of real processes, against what those processes counted themselves.
 
-use oomscope::managed::{self, Objects};
+use std::collections::BTreeMap;
+
+use oomscope::managed::{self, Objects, Root};
 use oomscope::notes::Note;
+use oomscope::owners::Usage;
 use oomscope::synth::{Flavor, ManagedSpec};
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
@@ -224,6 +227,132 @@ fn compiled_methods_have_their_names_in_stacks() {
         });
         println!("{name}: {} DeepManaged", calls.clone().count());
         assert!(40 <= calls.count(), "{name}: {:?}", stack.frames);
+    }
+}
+
+/// The way to the only object of a type.
+fn way(analysis: &Analysis, name: &str) -> Option<managed::Way> {
+    let [heap] = analysis.managed.as_slice() else { panic!("{:?}", analysis.managed) };
+    let objects = &analysis.objects[0];
+    let (found, _) = managed::instances(&analysis.process, heap, objects, name, 1, true);
+    let [it] = found.as_slice() else { panic!("{name}: {found:?}") };
+    it.way.clone()
+}
+
+#[test]
+fn static_fields_are_roots_with_their_names_unless_nothing_leads_back() {
+    for (flavor, wide) in flavors() {
+        let mut spec = ManagedSpec::new(flavor, wide);
+        let leaf = spec.class("Lab.Leaf", 2, ManagedSpec::OBJECT);
+        let other = spec.class("Lab.Other", 1, ManagedSpec::OBJECT);
+        spec.reference(leaf, "_next", 0);
+        let kept = spec.add(2, leaf, 0);
+        let others = spec.add(2, other, 0);
+        for generation in 0..3 {
+            (0..60).for_each(|_| _ = spec.add(generation, ManagedSpec::OBJECT, 0));
+        }
+        let array = spec.vector(ManagedSpec::OBJECT, if wide { 8 } else { 4 });
+        let array = spec.add(3, array, 30_000);
+        (0..60).for_each(|_| _ = spec.add(3, ManagedSpec::OBJECT, 0));
+        spec.handles(2, 1, array);
+        spec.statics(leaf, array, 3, &[("Nothing", 0), ("Cache", kept)]);
+        spec.statics(other, array, 5, &[("Single", others)]);
+        let of = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
+        let dump = spec.process();
+        let analysis = analyze(dump.clone().build());
+        for (name, field) in [("Lab.Leaf", "Lab.Leaf.Cache"), ("Lab.Other", "Lab.Other.Single")] {
+            let root = way(&analysis, name).map(|it| it.root);
+            let known = matches!(&root, Some(Root::Static(it, _)) if it.as_ref() == field);
+            assert!(known, "{of}: {name}: {root:?}");
+        }
+        // Where the word is that leads back, something else stands.
+        let broken = dump.write(spec.statics_lead_back(leaf), &[0; 4]);
+        let root = way(&analyze(broken.build()), "Lab.Leaf").map(|it| it.root);
+        assert!(!matches!(root, Some(Root::Static(..))), "{of}: {root:?}");
+    }
+}
+
+#[test]
+fn what_static_fields_hold_is_reached_from_them() {
+    for name in DUMPS {
+        let Some((analysis, truth)) = of(name) else { continue };
+        let process = &analysis.process;
+        let (leaves, _) = managed::instances(
+            process,
+            &analysis.managed[0],
+            &analysis.objects[0],
+            "LeakLab.Leaf",
+            usize::MAX,
+            true,
+        );
+        let held = address(&truth["objects"]["StaticLeaf"]["addr"]);
+        let leaf = leaves.iter().find(|it| it.address == held).unwrap();
+        let root = leaf.way.as_ref().map(|it| &it.root);
+        println!("{name}: {root:?}");
+        let known = matches!(root, Some(Root::Static(it, _)) if it.as_ref() == "LeakLab.Program.StaticLeaf");
+        assert!(known, "{name}: {root:?}");
+    }
+}
+
+#[test]
+fn code_and_loader_heaps_of_each_generation_are_named_and_nothing_like_them_is() {
+    for (flavor, wide) in flavors() {
+        let mut spec = ManagedSpec::new(flavor, wide);
+        let leaf = spec.class("Lab.Leaf", 2, ManagedSpec::OBJECT);
+        for generation in 0..4 {
+            (0..60).for_each(|_| _ = spec.add(generation, leaf, 0));
+        }
+        spec.methods();
+        let analysis = analyze(spec.process().build());
+        let what = |va: u64| {
+            let slices = analysis.ledger.slices();
+            slices.iter().find(|it| it.region.range.contains(va)).map(|it| it.what.raw())
+        };
+        let of = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
+        assert_eq!(analysis.managed.len(), 1, "{of}: {:?}", analysis.notes);
+        assert_eq!(what(ManagedSpec::CODE), Some("CLR JIT code heap"), "{of}");
+        assert_eq!(what(ManagedSpec::STUBS), Some("CLR loader heap"), "{of}");
+        assert_eq!(what(ManagedSpec::METHODS), Some("CLR loader heap"), "{of}");
+        for va in [ManagedSpec::NOT_CODE, ManagedSpec::NO_TYPES] {
+            assert!(!what(va).is_some_and(|it| it.starts_with("CLR")), "{of}: {:?}", what(va));
+        }
+    }
+}
+
+#[test]
+fn compiled_methods_run_in_code_heaps_and_types_lie_in_loader_heaps() {
+    for name in DUMPS {
+        let Some((analysis, _)) = of(name) else { continue };
+        let slice = |va: u64| {
+            let slices = analysis.ledger.slices();
+            slices.iter().find(|it| it.region.range.contains(va))
+        };
+        let frames = analysis.stacks.iter().flat_map(|it| &it.frames);
+        let compiled = frames.filter(|it| it.module.is_empty() && it.function.is_some());
+        let mut count = 0;
+        for it in compiled {
+            let it = slice(it.address).unwrap();
+            assert_eq!(it.what.raw(), "CLR JIT code heap", "{name}: {it:?}");
+            count += 1;
+        }
+        let types = analysis.objects.iter().flat_map(|it| &it.types);
+        let homes: BTreeMap<&str, usize> =
+            types.filter_map(|it| slice(it.shape.table)).fold(BTreeMap::new(), |mut sum, it| {
+                *sum.entry(it.what.raw()).or_default() += 1;
+                sum
+            });
+        println!("{name}: {count} frames, types in {homes:?}");
+        assert!(40 <= count, "{name}");
+        let loader = homes.get("CLR loader heap").copied().unwrap_or_default();
+        assert!(100 <= loader, "{name}: {homes:?}");
+        // Nothing that runs and is no image is left without a name, but for stubs that are not used.
+        let unnamed = analysis.ledger.slices().iter().filter(|it| {
+            it.region.protect.is_executable()
+                && it.region.protect.is_writable()
+                && matches!(it.usage, Usage::PrivateData | Usage::Shareable)
+        });
+        let unnamed: u64 = unnamed.map(|it| it.region.committed()).sum();
+        assert!(unnamed <= 0x1_0000, "{name}: {unnamed:#x}");
     }
 }
 

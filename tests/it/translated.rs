@@ -94,7 +94,7 @@ fn in_code(root: &Path, found: &mut BTreeSet<String>) {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         collect(text.parse().unwrap_or_else(|it| panic!("{}: {it}", path.display())), found);
     }
 }

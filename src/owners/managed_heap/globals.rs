@@ -27,7 +27,7 @@ use crate::process::{PeHeader, Process, Runtime};
 use crate::space::{Memory, Va, VaRange};
 
 /// Bytes of one image's data that are searched.
-const SEARCHED: u64 = 64 << 20;
+const SEARCHED: usize = 64 << 20;
 
 /// Words of the table behind the generation count, up to `handle_table_map`.
 const POINTERS: usize = 27;
@@ -145,14 +145,11 @@ pub(super) fn writable(memory: &Memory, pe: Option<PeHeader>, image: VaRange) ->
 
 /// The captured bytes of a range, piece by piece.
 pub(super) fn pieces(memory: &Memory, range: VaRange) -> impl Iterator<Item = (Va, &[u8])> {
-    let first = memory.ranges().partition_point(|it| it.range.end() <= range.start());
-    let captured = memory.ranges().get(first..).unwrap_or_default().iter();
-    let pieces = captured.map_while(move |it| it.range.intersection(range));
     let mut left = SEARCHED;
-    pieces.map(move |it| {
-        let size = it.size().min(left);
-        left = left.saturating_sub(size);
-        (it.start(), memory.slice_up_to(it.start(), size))
+    memory.pieces(range).map(move |(va, bytes)| {
+        let (bytes, _) = bytes.split_at(bytes.len().min(left));
+        left -= bytes.len();
+        (va, bytes)
     })
 }
 

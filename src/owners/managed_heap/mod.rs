@@ -7,6 +7,7 @@
 //! Objects are not walked here: that is what `crate::managed` does, with where the objects of each
 //! generation begin and end.
 
+pub(crate) mod code;
 mod contract;
 mod globals;
 mod handles;
@@ -15,12 +16,14 @@ mod oom;
 mod segments;
 #[cfg(test)]
 mod tests;
+pub(crate) mod types;
 
 use self::globals::Globals;
 use self::segments::{Found, Walk};
 use super::{Account, Claim, GcOom, GcRange, ManagedHeap, Owner, Strength, Usage};
 use crate::notes::{Note, Notes, Place};
 use crate::process::{Process, Runtime, RuntimeKind};
+use crate::say;
 use crate::space::{RegionType, Va, VaRange};
 use crate::table::{Cell, Table};
 
@@ -104,7 +107,7 @@ fn report(
     account: &mut Account,
     rows: &mut Vec<Vec<Cell>>,
 ) {
-    let Road { walk, globals, evidence } = road;
+    let Road { mut walk, globals, evidence } = road;
     let regions = walk.is_regions();
     let mut claims = Claims { process, evidence, all: Vec::new() };
     let mut ranges = Vec::new();
@@ -137,9 +140,19 @@ fn report(
         let evidence = "handle_table_map, HandleTable, its segment";
         claims.reservation(va, "GC handle table", Strength::Pointer, evidence);
     }
-    for va in loader::heaps(process, &ranges) {
-        let evidence = "method tables of objects";
-        claims.reservation(va, "CLR loader heap", Strength::Pointer, evidence);
+    let loader = loader::heaps(process, &ranges);
+    if loader.is_cut {
+        walk.notes.push(say!("loader heaps are too large to find them and the code heaps all"));
+    }
+    let whole = |&va: &Va| process.regions.allocation_at(va).map(|it| it.range);
+    let loader_heaps = loader.types.iter().filter_map(whole).collect();
+    for va in loader.types {
+        let evidence = "method tables of objects, and what they lead to";
+        claims.runtime(va, "CLR loader heap", evidence);
+    }
+    for va in loader.code {
+        let evidence = "methods of known types begin there";
+        claims.runtime(va, "CLR JIT code heap", evidence);
     }
     for range in &ranges {
         rows.push(vec![
@@ -159,6 +172,7 @@ fn report(
         regions,
         ranges,
         image_base: runtime.image_base,
+        loader_heaps,
         handle_segments,
         finalize_queues: globals
             .iter()
@@ -216,10 +230,27 @@ impl Claims<'_> {
         strength: Strength,
         evidence: &'static str,
     ) {
+        let allocation = self.process.regions.allocation_at(va);
+        if allocation.is_some_and(|it| it.kind() == RegionType::Private) {
+            self.allocation(va, what, strength, evidence);
+        }
+    }
+
+    /// An allocation of the runtime's own, private or mapped.
+    fn runtime(&mut self, va: Va, what: &'static str, evidence: &'static str) {
+        self.allocation(va, what, Strength::Pointer, evidence);
+    }
+
+    fn allocation(
+        &mut self,
+        va: Va,
+        what: &'static str,
+        strength: Strength,
+        evidence: &'static str,
+    ) {
         let Some(allocation) = self.process.regions.allocation_at(va) else { return };
         let range = allocation.range;
-        let known = |it: &Claim| it.range.covers(range);
-        if allocation.kind() != RegionType::Private || self.all.iter().any(known) {
+        if self.all.iter().any(|it| it.range.covers(range)) {
             return;
         }
         let usage = Usage::ManagedHeap;

@@ -7,6 +7,7 @@ use super::{ManagedHeap, Model, SCHEMA_VERSION, Writer};
 use crate::Analysis;
 use crate::managed::{self, Objects, Role, type_label};
 use crate::owners;
+use crate::say;
 use crate::space::Va;
 
 /// Types in a report; `managed --stat` has all.
@@ -601,7 +602,10 @@ impl Writer<'_> {
             objects: it
                 .objects
                 .iter()
-                .map(|(va, name, size)| self.instance(*va, type_label(name.as_deref()), *size))
+                .map(|it| Instance {
+                    path: it.way.as_ref().map(|it| self.path(it)),
+                    ..self.instance(it.address, type_label(it.name.as_deref()), it.bytes)
+                })
                 .collect(),
             types: it
                 .types
@@ -619,9 +623,12 @@ impl Writer<'_> {
 /// A root in words, and where it is.
 pub(in crate::report) fn root(it: &managed::Root) -> (String, Option<Va>) {
     match it {
-        managed::Root::Handle(kind, va) => (format!("{kind} handle"), Some(*va)),
-        managed::Root::Stack(thread, va) => (format!("stack of thread {thread:#x}"), Some(*va)),
-        managed::Root::Finalizer => ("finalizer's queue".to_owned(), None),
+        managed::Root::Static(name, va) => (say!("static {name}", name), Some(*va)),
+        managed::Root::Handle(kind, va) => (say!("{kind} handle", kind), Some(*va)),
+        managed::Root::Stack(thread, va) => {
+            (say!("stack of thread {id}", id = format!("{thread:#x}")), Some(*va))
+        }
+        managed::Root::Finalizer => (say!("the finalizer's queue"), None),
     }
 }
 

@@ -611,11 +611,16 @@ fn retained(
             ("Retained", Align::Right),
             ("Address", Align::Right),
             ("Type", Align::Left),
+            ("Kept by", Align::Left),
         ]);
-        for (va, of, bytes) in it.objects.iter().take(limit) {
-            grid.row([units::bytes(*bytes), units::address(*va, bitness), name(of.as_deref())]);
+        for it in it.objects.iter().take(limit) {
+            let root = it.way.as_ref().map(|it| managed_root(&it.root).0).unwrap_or_default();
+            let at = units::address(it.address, bitness);
+            grid.row([units::bytes(it.bytes), at, name(it.name.as_deref()), root]);
         }
         page.table(2, &grid)?;
+        let text = say!("a word on a stack counts only for what no other root leads to");
+        page.text(2, 2, &text)?;
     }
     page.heading(&say!("One object of each of the largest types"))?;
     for (of, va, found) in &it.ways {
