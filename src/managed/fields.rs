@@ -6,14 +6,17 @@
 //!
 //!   FieldDesc                               x86   x64
 //!   method table that has the field         0x00  0x00
-//!   row 24 bits, bit 24 static, 25 of the   0x04  0x08
-//!   thread, 26 in the image, …
+//!   row 24 bits (or 17, and 7 of a hash),    0x04  0x08
+//!   bit 24 static, 25 of the thread, 26 in
+//!   the image, …
 //!   offset 27 bits, element type 5 bits     0x08  0x0c  behind the method table of the object
 //! ```
 //!
 //! A description must lead back to its method table, and its row must be one of the type's in the
 //! metadata. With that, no layout of any framework type has to be known. Layout: dotnet/coreclr
 //! v3.1.9 `src/vm/field.h`; found so in .NET Core 3.1.23, .NET 8.0.30 and 10.0.13.
+
+use std::ops::Range;
 
 use super::names::{Definition, Names};
 use super::tables::{self, Fields};
@@ -64,28 +67,27 @@ impl<'a> Names<'a> {
         let (canonical, class) = tables::class(memory, table)?;
         let Definition { metadata, row } = self.definition(table)?;
         let rows = metadata.fields_of(row);
-        let words = (0..CLASS_WORDS)
-            .filter_map(|idx| memory.pointer(class.checked_add(idx * size)?).filter(|&it| it != 0));
-        let mut lists = words.filter(|&it| memory.pointer(it) == Some(canonical));
+        let words = (0..CLASS_WORDS).filter_map(|idx| class.checked_add(idx * size));
+        let mut lists = words
+            .flat_map(|it| tables::ways(memory, it))
+            .filter(|&it| tables::leads_to(memory, it, canonical));
         // The words have one that leads to a description; the method table itself does not begin
         // with its own address.
         let list = lists.find(|&it| {
-            let row = memory.u32(it.saturating_add(size));
-            row.is_some_and(|it| rows.contains(&(it & 0x00ff_ffff)))
+            let first = memory.u32(it.saturating_add(size));
+            first.is_some_and(|it| row_of(it, &rows).is_some())
         })?;
         let count = MOST_FIELDS.min(rows.len() as u64);
         let descriptions = (0..count).map_while(move |idx| {
             let field = list.checked_add(idx.checked_mul(size + 8)?)?;
-            let leads_back = memory.pointer(field)? == canonical;
+            let leads_back = tables::leads_to(memory, field, canonical);
             let first = memory.u32(field.checked_add(size)?)?;
             let second = memory.u32(field.checked_add(size + 4)?)?;
             leads_back.then_some((first, second))
         });
         Some(descriptions.filter_map(move |(first, second)| {
-            let row = first & 0x00ff_ffff;
-            let name = if rows.contains(&row) { metadata.field_name(row)? } else { return None };
             Some(Field {
-                name,
+                name: metadata.field_name(row_of(first, &rows)?)?,
                 offset: u64::from(second & 0x07ff_ffff),
                 is_static: first & 0x0100_0000 != 0,
                 is_elsewhere: first & 0x0600_0000 != 0,
@@ -93,6 +95,12 @@ impl<'a> Names<'a> {
             })
         }))
     }
+}
+
+/// The row of a field's description. Images that were compiled beforehand, to .NET Core 2.1, have a
+/// part of the name's hash in the upper bits.
+fn row_of(first: u32, rows: &Range<u32>) -> Option<u32> {
+    [first & 0x00ff_ffff, first & 0x0001_ffff].into_iter().find(|it| rows.contains(it))
 }
 
 /// A field by its description.

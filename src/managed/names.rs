@@ -205,8 +205,10 @@ impl<'a> Names<'a> {
             let wanted = arguments.and_then(|it| u32::try_from(it).ok()).unwrap_or(0);
             row != 0 && row <= metadata.types() && metadata.parameters(row) == wanted
         };
-        let word = |table: Va, offset: u64| memory.pointer(table.checked_add(offset)?);
-        let mut modules = vec![word(canonical, fields.module)?, word(table, fields.module)?];
+        let module =
+            |table: Va| table.checked_add(fields.module).map(|it| tables::ways(memory, it));
+        let mut modules: Vec<Va> =
+            [canonical, table].into_iter().filter_map(module).flatten().collect();
         modules.extend(self.overriding_module(canonical, &fields));
         modules.dedup();
         for module in modules {

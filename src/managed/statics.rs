@@ -141,7 +141,14 @@ impl Finder<'_, '_> {
         if tables::is_generic(memory, table) {
             return None;
         }
-        let module = memory.pointer(table.checked_add(Fields::new(size).module)?)?;
+        let modules = tables::ways(memory, table.checked_add(Fields::new(size).module)?);
+        { modules }.find_map(|it| self.base_of(it))
+    }
+
+    /// Where a module has the references of its types.
+    fn base_of(&mut self, module: Va) -> Option<Va> {
+        let memory = self.names.memory();
+        let size = memory.pointer_size();
         let heap = self.heap;
         *self.modules.entry(module).or_insert_with(|| {
             let word = |at: Va, idx: u64| memory.pointer(at.checked_add(idx * size)?);

@@ -21,7 +21,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-pub(super) use crate::owners::types::{Fields, class};
+pub(super) use crate::owners::types::{Fields, class, leads_to, ways};
 use crate::space::{Memory, Va};
 
 /// Bytes of an object before its elements; more than any type has.
@@ -92,9 +92,10 @@ impl Shape {
         let three = (3 * size) as u32;
         let has_elements = flags & HAS_ELEMENTS != 0;
         let element_size = if has_elements { flags & 0xffff } else { 0 };
-        // Header, method table, length and the terminator, which no other array has.
-        let string = if size == 8 { 22 } else { 14 };
-        let is_string = element_size == 2 && base_size == string && has_elements;
+        // Header, method table, length and the terminator, which no other array has; to .NET Core 2.1
+        // and in .NET Framework the terminator is counted twice, with what aligns it.
+        let strings = if size == 8 { [22, 26] } else { [14, 18] };
+        let is_string = element_size == 2 && strings.contains(&base_size) && has_elements;
         let aligned = u64::from(base_size).is_multiple_of(size) && three <= base_size;
         if !(aligned || is_string) || LARGEST_BASE < base_size {
             return None;

@@ -38,15 +38,20 @@ pub(super) fn timers(names: &Names<'_>, all: &[(Va, Va)]) -> Vec<Timer> {
     let mut groups: BTreeMap<_, Timer> = BTreeMap::new();
     for &(va, table) in all.iter().take(READ) {
         let memory = names.memory();
-        let at = |name: &str| va.checked_add(names.field(table, None, name)?);
+        // To .NET Core 2.2 and in .NET Framework, fields begin with `m_`.
+        let field = |name: &str| {
+            let of = |name: &str| names.field(table, None, name);
+            of(&format!("_{name}")).or_else(|| of(&format!("m_{name}")))
+        };
+        let at = |name: &str| va.checked_add(field(name)?);
         let number = |name: &str| at(name).and_then(|it| memory.u32(it));
         let reference = |name: &str| at(name).and_then(|it| memory.pointer(it));
-        let period_ms = number("_period").filter(|&it| it != NEVER && it != 0);
-        let due_ms = number("_dueTime").filter(|&it| it != NEVER);
-        let delegate = reference("_timerCallback");
+        let period_ms = number("period").filter(|&it| it != NEVER && it != 0);
+        let due_ms = number("dueTime").filter(|&it| it != NEVER);
+        let delegate = reference("timerCallback");
         let callback = delegate.and_then(|it| method(names, it));
         let target = || delegate.and_then(|it| target(names, it));
-        let state = || reference("_state").and_then(|it| type_of(names, it));
+        let state = || reference("state").and_then(|it| type_of(names, it));
         let callback = callback.or_else(target).or_else(state).map(DumpText::from);
         let key = (period_ms, due_ms, callback.as_ref().map(|it| it.raw().to_owned()));
         groups.entry(key).and_modify(|it| it.count += 1).or_insert(Timer {

@@ -246,6 +246,10 @@ impl ManagedSpec {
     fn base_size(&self, of: usize) -> u64 {
         let (size, it) = (self.size(), &self.types[of]);
         match it.shape {
+            // To .NET Core 2.1 the terminator is counted twice, with what aligns it.
+            Shape::String if matches!(self.flavor, Flavor::Framework | Flavor::Core21) => {
+                3 * size + if self.wide { 2 } else { 6 }
+            }
             Shape::String => 2 * size + 4 + 2,
             Shape::Free | Shape::Vector(..) => 3 * size,
             Shape::Array(..) => 3 * size + it.fields,
@@ -445,6 +449,11 @@ impl ManagedSpec {
         value.to_le_bytes()[..self.size() as usize].to_vec()
     }
 
+    /// A pointer at an address: .NET Core 2.1 keeps many as the distance from there.
+    fn near(&self, at: u64, to: u64) -> u64 {
+        if self.flavor == Flavor::Core21 && to != 0 { to.wrapping_sub(at) } else { to }
+    }
+
     fn words(&self, values: &[u64]) -> Vec<u8> {
         values.iter().flat_map(|&it| self.word(it)).collect()
     }
@@ -488,7 +497,8 @@ impl ManagedSpec {
                 _ => 0,
             };
             let auxiliary = if it.statics.is_empty() { 0 } else { self.auxiliary(idx) };
-            bytes.extend(self.words(&[parent, MODULE, auxiliary, class, instance, 0]));
+            let module = self.near(table + 0x10 + size, MODULE);
+            bytes.extend(self.words(&[parent, module, auxiliary, class, instance, 0]));
             if self.flavor.has_wide_rows() && auxiliary != 0 {
                 let info = self.words(&[self.static_base(idx), 0, table]);
                 dump = dump.write(auxiliary - 3 * size, &info);
@@ -504,20 +514,24 @@ impl ManagedSpec {
                     .write(table + 0x60, &self.words(&arguments));
             }
             dump = self.write_series(dump, idx, table, pointers);
-            dump = dump.write(class, &self.words(&[0, 0, table, fields]));
+            let own = self.near(class + 2 * size, table);
+            let list = self.near(class + 3 * size, fields);
+            dump = dump.write(class, &self.words(&[0, 0, own, list]));
             let first = self.first_field(idx);
             for (number, (_, offset)) in it.named.iter().enumerate() {
-                let mut bytes = self.word(table);
+                let at = fields + number as u64 * (size + 8);
+                let mut bytes = self.word(self.near(at, table));
                 bytes.extend((first + number as u32).to_le_bytes());
                 bytes.extend(((*offset - size) as u32 | 0x4000_0000).to_le_bytes());
-                dump = dump.write(fields + number as u64 * (size + 8), &bytes);
+                dump = dump.write(at, &bytes);
             }
             let named = it.named.len() as u32;
             for (number, (_, at)) in (named..).zip(&it.statics) {
-                let mut bytes = self.word(table);
+                let place = fields + u64::from(number) * (size + 8);
+                let mut bytes = self.word(self.near(place, table));
                 bytes.extend(((first + number) | 0x0100_0000).to_le_bytes());
                 bytes.extend(((at - self.static_base(idx)) as u32 | 0x12 << 27).to_le_bytes());
-                dump = dump.write(fields + u64::from(number) * (size + 8), &bytes);
+                dump = dump.write(place, &bytes);
             }
         }
         let (name, file) = (MODULE + 0x800, MODULE + 0x400);
@@ -585,7 +599,7 @@ impl ManagedSpec {
         let stub = Self::STUBS + 0x40;
         let slots = self.table(Self::OBJECT) + 0xb0;
         let decoys = [Self::NOT_CODE + 0x100, Self::NO_TYPES + 0x100];
-        dump.write(chunk, &self.words(&[table, 0]))
+        dump.write(chunk, &self.words(&[self.near(chunk, table), 0]))
             .write(chunk + 2 * size, &[4, 1, 0, 0])
             .write(first, &[1, 0, 0, 0])
             .write(first + size, &self.word(code))

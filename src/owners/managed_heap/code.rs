@@ -19,6 +19,7 @@
 //! `src/vm/codeman.h`, `src/vm/amd64/cgencpu.h`, `src/vm/i386/cgencpu.h`; dotnet/runtime
 //! `src/coreclr/vm/precode.h`.
 
+use super::types::leads_to;
 use crate::space::{Memory, Va};
 
 /// Pointers of a method among which the address of its code may be.
@@ -37,8 +38,8 @@ pub(crate) fn compiled_at<T>(
     let header = memory.pointer(start.checked_sub(size)?)?;
     // A method that says that its code begins here.
     let owns = |desc: Va| {
-        let words = (1..DESC_WORDS).filter_map(|idx| memory.pointer(desc.checked_add(idx * size)?));
-        { words }.any(|it| it == start)
+        let mut words = (1..DESC_WORDS).filter_map(|idx| desc.checked_add(idx * size));
+        words.any(|it| leads_to(memory, it, start))
     };
     if owns(header)
         && let Some(it) = accept(header)

@@ -199,7 +199,13 @@ impl Vars {
         let pointer = |idx: usize| pointers.get(idx).copied().filter(|&it| it != 0);
         let workstation = pointer(Self::GENERATION_TABLE).is_some();
         let server = pointer(Self::N_HEAPS).is_some() && pointer(Self::G_HEAPS).is_some();
-        if !same_image || score < 8 || !(workstation || server) {
+        // The server GC has no use for most: 7 are left in .NET Core 3.1.
+        let enough = if workstation { 8 } else { 6 };
+        if !same_image || score < enough || !(workstation || server) {
+            return None;
+        }
+        let heaps = pointer(Self::N_HEAPS).and_then(|it| memory.u32(it)).unwrap_or(0);
+        if !workstation && !(1..=HEAPS).contains(&heaps.into()) {
             return None;
         }
         if memory.u32(pointer(Self::MAX_GEN)?)? != 2 {

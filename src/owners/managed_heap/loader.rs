@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use super::super::GcRange;
 use super::code;
 use super::segments::Head;
-use super::types::{Method, class, is_type};
+use super::types::{Method, class, is_type, ways};
 use crate::process::Process;
 use crate::space::{Memory, RegionType, State, Va, VaRange};
 
@@ -214,7 +214,7 @@ impl<'a> Search<'a> {
 /// Whether an `EEClass` is at an address: its method table leads to it.
 fn is_class(memory: &Memory, va: Va) -> bool {
     let size = memory.pointer_size();
-    let words = (0..CLASS_WORDS).filter_map(|idx| memory.pointer(va.checked_add(idx * size)?));
+    let words = (0..CLASS_WORDS).filter_map(|idx| va.checked_add(idx * size));
     let own = |it: Va| class(memory, it).is_some_and(|(_, class)| class == va);
-    { words }.any(|it| it != 0 && own(it) && is_type(memory, it))
+    words.flat_map(|it| ways(memory, it)).any(|it| own(it) && is_type(memory, it))
 }

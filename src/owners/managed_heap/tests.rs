@@ -274,6 +274,10 @@ fn check_server(published: bool) {
     let (n_heaps, g_heaps, offsets) = (IMAGE + 0x2800, IMAGE + 0x2808, IMAGE + 0x2900);
     target.put(n_heaps, 2).put(g_heaps, array);
     target.table(&[(22, n_heaps), (23, g_heaps)]);
+    // What is left of a table when the server GC fills it, found so in .NET Core 3.1.23.
+    for slot in [5, 9, 25, 26, 27] {
+        target.put(TABLE + slot * 8, 0);
+    }
     if published {
         // Only the generation table's offset is there; 18 is even, so it is a word's low half.
         target.put(offsets + 18 * 4, table | 0xffff_ffff << 32).put(TABLE + 30 * 8, offsets);

@@ -20,8 +20,9 @@
 //! ```
 //!
 //! The way from a table to its class and back is the check: nothing else in a process points like
-//! that. Layout: dotnet/coreclr v3.1.9 `src/vm/methodtable.h`, `class.h`, `method.hpp`;
-//! dotnet/runtime `src/coreclr/vm/datadescriptor/datadescriptor.inc`; found so in .NET Core 3.1.23,
+//! that. In .NET Core 2.0 and 2.1 the pointers of classes, chunks and fields, and that to the module,
+//! are distances from where they stand. Layout: dotnet/coreclr v2.1.0 `src/inc/fixuppointer.h`; dotnet/coreclr v3.1.9 `src/vm/methodtable.h`, `class.h`, `method.hpp`;
+//! dotnet/runtime `src/coreclr/vm/datadescriptor/datadescriptor.inc`; found so in .NET Core 2.0.0, 2.1.30, 3.1.23,
 //! .NET 8.0.30 and 10.0.13.
 
 use crate::space::{Memory, Va};
@@ -74,6 +75,19 @@ impl Fields {
     }
 }
 
+/// Where a word leads: it is an address or, in many structures of .NET Core 2.0 and 2.1, the distance
+/// from the word to one. Which of the two is for the caller to find out.
+pub(crate) fn ways(memory: &Memory, at: Va) -> impl Iterator<Item = Va> + use<> {
+    let word = memory.pointer(at).filter(|&it| it != 0);
+    let mask = if memory.pointer_size() == 8 { u64::MAX } else { u64::from(u32::MAX) };
+    word.into_iter().flat_map(move |it| [it, at.wrapping_add(it) & mask])
+}
+
+/// Whether the word at an address leads to another.
+pub(crate) fn leads_to(memory: &Memory, at: Va, to: Va) -> bool {
+    ways(memory, at).any(|it| it == to)
+}
+
 /// The canonical method table and the `EEClass` of a method table.
 pub(crate) fn class(memory: &Memory, table: Va) -> Option<(Va, Va)> {
     let fields = Fields::new(memory.pointer_size());
@@ -88,9 +102,8 @@ pub(crate) fn class(memory: &Memory, table: Va) -> Option<(Va, Va)> {
         }
     };
     let size = memory.pointer_size();
-    let leads_back = (0..CLASS_WORDS).any(|idx| {
-        class.checked_add(idx * size).and_then(|it| memory.pointer(it)) == Some(canonical)
-    });
+    let mut words = (0..CLASS_WORDS).filter_map(|idx| class.checked_add(idx * size));
+    let leads_back = words.any(|it| leads_to(memory, it, canonical));
     (class != 0 && class.is_multiple_of(4) && leads_back).then_some((canonical, class))
 }
 
@@ -140,16 +153,13 @@ impl Method {
         let index = u64::from(memory.u8(desc.checked_add(2)?)?);
         let header = 2 * size + if size == 8 { 8 } else { 4 };
         let chunk = desc.checked_sub(index * size)?.checked_sub(header)?;
-        let table = memory.pointer(chunk)?;
+        let table = ways(memory, chunk).find(|&it| is_canonical(memory, it))?;
         let high = memory.u16(chunk.checked_add(2 * size + 2)?)?;
         let extent = memory.u8(chunk.checked_add(2 * size)?)?;
-        let next = memory.pointer(chunk.checked_add(size)?)?;
         // The next chunk is one of the same type.
-        let leads_on = next == 0 || memory.pointer(next) == Some(table);
-        (index <= extent.into() && leads_on && class(memory, table).is_some()).then_some(Self {
-            table,
-            low,
-            high,
-        })
+        let next = chunk.checked_add(size)?;
+        let leads_on =
+            memory.pointer(next)? == 0 || ways(memory, next).any(|it| leads_to(memory, it, table));
+        (index <= extent.into() && leads_on).then_some(Self { table, low, high })
     }
 }
