@@ -203,12 +203,13 @@ impl<'a> Walk<'a> {
         while next < last && self.word(next)? == 0 {
             next = next.saturating_add(size);
         }
-        if end <= next {
+        // Room for the smallest object is left behind what was reserved, and is not cleared.
+        let room = 3 * size;
+        if end <= next.saturating_add(room) {
             return Some(end);
         }
-        // The object's header stands in front of it and need not be zero.
-        let behind = next.saturating_add(size);
-        [next, behind].into_iter().find(|&it| self.object(tables, it).is_some())
+        let places = (0..=room).step_by(size as usize).map(|it| next.saturating_add(it));
+        { places }.find(|&it| self.object(tables, it).is_some())
     }
 
     /// The next place behind `at` where several objects follow each other, or the end.

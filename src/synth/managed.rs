@@ -305,6 +305,12 @@ impl ManagedSpec {
         self.bytes[generation].resize(end, 0);
     }
 
+    /// Puts bytes behind the last object of a generation that are none of anybody's any more.
+    pub fn stale(&mut self, generation: usize, bytes: usize) {
+        let end = self.bytes[generation].len() + bytes;
+        self.bytes[generation].resize(end, 0x5b);
+    }
+
     /// Overwrites bytes in the heap, from an address on.
     pub fn put(&mut self, va: u64, with: &[u8]) {
         for generation in 0..5 {

@@ -272,6 +272,33 @@ fn static_fields_are_roots_with_their_names_unless_nothing_leads_back() {
     }
 }
 
+/// What a thread has reserved ends with room for one object that nobody cleared.
+#[test]
+fn what_is_left_behind_reserved_memory_is_no_damage_unless_it_is_more_than_an_object() {
+    for (flavor, wide) in flavors() {
+        let size = if wide { 8 } else { 4 };
+        for (stale, in_the_middle, damaged) in
+            [(3 * size, false, false), (3 * size, true, false), (64 * size, false, true)]
+        {
+            let mut spec = ManagedSpec::new(flavor, wide);
+            let leaf = spec.class("Lab.Leaf", 2, ManagedSpec::OBJECT);
+            for generation in 0..4 {
+                (0..60).for_each(|_| _ = spec.add(generation, leaf, 0));
+            }
+            spec.gap(0, 0x400);
+            spec.stale(0, stale);
+            if in_the_middle {
+                (0..9).for_each(|_| _ = spec.add(0, leaf, 0));
+            }
+            let analysis = analyze(spec.process().build());
+            let objects = &analysis.objects[0];
+            let of = format!("{flavor:?}, {} bits, {stale} {in_the_middle}", 8 * size);
+            assert_eq!(objects.damaged_bytes != 0, damaged, "{of}");
+            assert_eq!(count(objects, "Lab.Leaf"), spec.count(leaf), "{of}");
+        }
+    }
+}
+
 #[test]
 fn what_static_fields_hold_is_reached_from_them() {
     for name in DUMPS {
