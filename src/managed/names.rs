@@ -115,10 +115,15 @@ impl<'a> Names<'a> {
     }
 
     fn work_out(&self, table: Va, depth: u32) -> Option<String> {
-        let shape = Shape::read(self.memory, table)?;
+        let kind = match Shape::read(self.memory, table) {
+            Some(it) => it.kind,
+            // No object is one, but arguments of types are.
+            None if tables::is_interface(self.memory, table) => Kind::Plain,
+            None => return None,
+        };
         let fields = Fields::new(self.memory.pointer_size());
         let instance = || self.memory.pointer(table.checked_add(fields.instance)?);
-        match shape.kind {
+        match kind {
             Kind::Free => Some("Free".to_owned()),
             Kind::Vector => Some(format!("{}[]", self.argument(instance()?, depth))),
             Kind::Array(1) => Some(format!("{}[*]", self.argument(instance()?, depth))),
@@ -258,7 +263,8 @@ impl<'a> Names<'a> {
                 rows.is_none_or(|it| it.contains(&wanted))
             }
             Some(Some(Parent::Elsewhere)) => true,
-            Some(None) => false,
+            // Interfaces have none, and since .NET 9 `System.Object` stands there.
+            Some(None) => tables::is_interface(self.memory, table),
             None => true,
         }
     }

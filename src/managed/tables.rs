@@ -34,6 +34,7 @@ const HAS_ELEMENTS: u32 = 0x8000_0000;
 const CATEGORY: u32 = 0x000f_0000;
 const ARRAY: u32 = 0x0008_0000;
 const VECTOR: u32 = 0x000a_0000;
+const INTERFACE: u32 = 0x000c_0000;
 const CONTAINS_POINTERS: u32 = 0x0100_0000;
 const HAS_FINALIZER: u32 = 0x0010_0000;
 const GENERIC: u32 = 0x30;
@@ -142,6 +143,12 @@ impl Shape {
 /// Whether a table's class leads back to it, or to the table that it shares its code with.
 fn is_real(memory: &Memory, table: Va) -> bool {
     class(memory, table).is_some()
+}
+
+/// Whether an interface is at an address. Its objects would have no size.
+pub(super) fn is_interface(memory: &Memory, table: Va) -> bool {
+    memory.u32(table).is_some_and(|it| it & (HAS_ELEMENTS | CATEGORY) == INTERFACE)
+        && class(memory, table).is_some()
 }
 
 /// Whether a type is an instance of a generic type.

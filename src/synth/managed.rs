@@ -93,6 +93,7 @@ enum Shape {
     Vector(usize, u16),
     Array(usize, u16, u32),
     Generic(usize),
+    Interface,
     Free,
 }
 
@@ -251,6 +252,7 @@ impl ManagedSpec {
                 3 * size + if self.wide { 2 } else { 6 }
             }
             Shape::String => 2 * size + 4 + 2,
+            Shape::Interface => 0,
             Shape::Free | Shape::Vector(..) => 3 * size,
             Shape::Array(..) => 3 * size + it.fields,
             Shape::Plain | Shape::Generic(_) => (2 * size + it.fields).max(3 * size),
@@ -262,7 +264,7 @@ impl ManagedSpec {
             Shape::String => 2,
             Shape::Free => 1,
             Shape::Vector(_, bytes) | Shape::Array(_, bytes, _) => bytes,
-            Shape::Plain | Shape::Generic(_) => 0,
+            Shape::Plain | Shape::Generic(_) | Shape::Interface => 0,
         }
     }
 
@@ -309,6 +311,11 @@ impl ManagedSpec {
     pub fn stale(&mut self, generation: usize, bytes: usize) {
         let end = self.bytes[generation].len() + bytes;
         self.bytes[generation].resize(end, 0x5b);
+    }
+
+    /// An interface, for arguments of types.
+    pub fn interface(&mut self, name: &'static str) -> TypeId {
+        self.declare(name, Shape::Interface, 0, None)
     }
 
     /// Overwrites bytes in the heap, from an address on.
@@ -483,6 +490,7 @@ impl ManagedSpec {
                 Shape::Array(..) => 0x8008_0000 | element,
                 Shape::String | Shape::Free => 0x8000_0000 | element,
                 Shape::Generic(_) => 0x10,
+                Shape::Interface => 0x000c_0000,
                 Shape::Plain => 0,
             };
             flags |= if pointers { 0x0100_0000 } else { 0 };
@@ -496,7 +504,10 @@ impl ManagedSpec {
             }
             bytes.extend(token.to_le_bytes());
             bytes.extend(4_u32.to_le_bytes());
-            let parent = it.parent.map_or(0, |it| self.table(TypeId(it)));
+            // Since .NET 9 interfaces have a parent here that metadata does not give them.
+            let stands_in = it.shape == Shape::Interface && self.flavor.has_wide_rows();
+            let parent = it.parent.or(stands_in.then_some(Self::OBJECT.0));
+            let parent = parent.map_or(0, |it| self.table(TypeId(it)));
             let instance = match it.shape {
                 Shape::Vector(of, _) | Shape::Array(of, ..) => self.table(TypeId(of)),
                 Shape::Generic(_) => table + 0x50,

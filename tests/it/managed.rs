@@ -5,10 +5,12 @@ use oomscope::notes::{Note, Notes};
 use oomscope::owners::{ManagedHeap, Usage};
 use oomscope::process::RuntimeKind;
 use oomscope::space::VaRange;
+use oomscope::synth::{ImageSpec, SynthDump};
 use oomscope::{Analysis, Options, Quiet};
 use serde_json::Value;
 
 use crate::dumps::{self, number as address};
+use crate::samples::analyze;
 
 fn analysis(name: &str) -> Option<Analysis> {
     let path = dumps::dump(name)?;
@@ -173,6 +175,22 @@ fn a_runtime_without_managed_memory_is_a_note_and_nothing_else() {
         assert_eq!(analysis.ledger.total(Usage::ManagedHeap).size_bytes, 0);
         assert_eq!(analysis.notes.count(Note::ManagedHeapNotFound), 1);
         assert_eq!(analysis.notes.count(Note::ManagedHeapNotWalked), 0);
+    }
+}
+
+#[test]
+fn mono_and_native_aot_are_named_and_said_to_be_not_walked() {
+    let mono = ImageSpec::new("mono-2.0-sgen.dll");
+    let native = ImageSpec::new("tool.exe").exports(&[("DotNetRuntimeDebugHeader", 0x1000)]);
+    let ordinary = ImageSpec::new("tool.exe").exports(&[("DotNetRuntime", 0x1000)]);
+    for (image, kind) in [(mono, Some("mono")), (native, Some("native-aot")), (ordinary, None)] {
+        let dump = SynthDump::x64().image(0x1_8000_0000, image).build();
+        let analysis = analyze(dump);
+        let kinds: Vec<_> = analysis.process.runtimes.iter().map(|it| it.kind.id()).collect();
+        assert_eq!(kinds, Vec::from_iter(kind));
+        let walked = analysis.notes.count(Note::ManagedHeapNotWalked);
+        assert_eq!(walked, u64::from(kind.is_some()), "{kind:?}");
+        assert_eq!(analysis.notes.count(Note::ManagedHeapNotFound), 0);
     }
 }
 

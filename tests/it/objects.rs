@@ -396,6 +396,8 @@ fn each_generation_of_the_runtime_is_walked_to_the_last_byte() {
         let leaves = spec.vector(leaf, if wide { 8 } else { 4 });
         let matrix = spec.array(byte, 1, 2);
         let list = spec.generic("Lab.List`1", &[leaf]);
+        let thing = spec.interface("Lab.IThing");
+        let things = spec.generic("Lab.Things`1", &[thing]);
         for generation in 0..3 {
             let mut last = 0;
             for idx in 0..60 {
@@ -408,6 +410,7 @@ fn each_generation_of_the_runtime_is_walked_to_the_last_byte() {
             spec.add(generation, inner, 0);
             spec.add(generation, matrix, 9);
             spec.add(generation, list, 0);
+            spec.add(generation, things, 0);
             spec.add(generation, leaves, 5);
             spec.add(generation, ManagedSpec::FREE, 100);
         }
@@ -427,6 +430,7 @@ fn each_generation_of_the_runtime_is_walked_to_the_last_byte() {
             (leaves, "Lab.Leaf[]"),
             (matrix, "System.Byte[,]"),
             (list, "Lab.List`1[Lab.Leaf]"),
+            (things, "Lab.Things`1[Lab.IThing]"),
             (ManagedSpec::STRING, "System.String"),
             (ManagedSpec::FREE, "Free"),
         ] {

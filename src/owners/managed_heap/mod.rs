@@ -62,7 +62,12 @@ impl Owner for ManagedHeapOwner {
             }
         }
         for runtime in unfound {
-            notes.add(Note::ManagedHeapNotFound, Place::from(runtime.kind.id()));
+            // Another dump would not help where nothing of the kind is read.
+            let note = match runtime.kind {
+                RuntimeKind::Framework | RuntimeKind::Core => Note::ManagedHeapNotFound,
+                RuntimeKind::NativeAot | RuntimeKind::Mono => Note::ManagedHeapNotWalked,
+            };
+            notes.add(note, Place::from(runtime.kind.id()));
         }
         if !rows.is_empty() {
             account.tables.push(Table {
