@@ -217,6 +217,39 @@ impl PeHeader {
         self.at(rva)
     }
 
+    /// Where the data of a resource with a number for its type and text for its name begins, in
+    /// whichever language comes first.
+    ///
+    /// ```text
+    ///   IMAGE_RESOURCE_DIRECTORY: u16 entries with names 0x0c, with numbers 0x0e, entries 0x10
+    ///   entry: u32 number, or bit 31 and where its name is; u32 data, or bit 31 and a directory;
+    ///          both count from the first directory
+    ///   name: u16 length, UTF-16; data: u32 RVA, u32 size
+    /// ```
+    pub fn resource(&self, memory: &Memory, of: u32, name: &str) -> Option<Va> {
+        let (rva, _) = self.directory(memory, RESOURCE)?;
+        let root = self.at(rva)?;
+        let from_root = |offset: u32| root.checked_add(u64::from(offset & 0x7fff_ffff));
+        let entries = |directory: Va| {
+            let half = |it: u64| memory.u16(directory.checked_add(it)?).map(u64::from);
+            let count = half(0x0c).zip(half(0x0e)).map_or(0, |(a, b)| a + b);
+            (0..count).map_while(move |idx| {
+                let entry = directory.checked_add(0x10 + 8 * idx)?;
+                Some((memory.u32(entry)?, memory.u32(entry.checked_add(4)?)?))
+            })
+        };
+        let wanted: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let is_named = |it: u32| {
+            let at = from_root(it).filter(|_| it & 0x8000_0000 != 0)?;
+            let length = 2 * u64::from(memory.u16(at)?);
+            Some(memory.slice(at.checked_add(2)?, length)? == wanted)
+        };
+        let (_, types) = entries(root).find(|it| it.0 == of)?;
+        let (_, names) = entries(from_root(types)?).find(|it| is_named(it.0) == Some(true))?;
+        let (_, data) = entries(from_root(names)?).next()?;
+        self.at(memory.u32(from_root(data)?)?)
+    }
+
     /// `FILEVERSION` of the version resource.
     ///
     /// The resource tree is searched for the signature of `VS_FIXEDFILEINFO` instead of being

@@ -16,6 +16,7 @@ pub struct ImageSpec {
     pub(crate) is_64: Option<bool>,
     pub(crate) data: Vec<(u32, Vec<u8>)>,
     pub(crate) data_section: Option<(u32, u32)>,
+    pub(crate) resources: (u32, u32),
     pub(crate) time_date_stamp: u32,
 }
 
@@ -34,6 +35,7 @@ impl ImageSpec {
             is_64: None,
             data: Vec::new(),
             data_section: None,
+            resources: (0, 0),
             time_date_stamp: 0x5f00_0000,
         }
     }
@@ -90,6 +92,32 @@ impl ImageSpec {
     pub fn data_section(mut self, rva: u32, size: u32) -> Self {
         self.data_section = Some((rva, size));
         self
+    }
+
+    /// One resource of type RCDATA, with its directories from an RVA on.
+    pub fn resource(mut self, rva: u32, name: &str, bytes: &[u8]) -> Self {
+        let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let mut tree: Vec<u8> = Vec::new();
+        let mut directory = |named: u16, number: u32, to: u32| {
+            tree.extend([0; 12]);
+            tree.extend([named.to_le_bytes(), (1 - named).to_le_bytes()].concat());
+            tree.extend([number.to_le_bytes(), to.to_le_bytes()].concat());
+        };
+        // Three directories with one entry each, the data's entry, its name, the data.
+        let text = 3 * 0x18 + 0x10;
+        let data = (text + 2 + name.len() as u32).next_multiple_of(4);
+        directory(0, 10, 0x8000_0000 | 0x18);
+        directory(1, 0x8000_0000 | text, 0x8000_0000 | 0x30);
+        directory(0, 0x409, 0x48);
+        for it in [rva + data, bytes.len() as u32, 0, 0] {
+            tree.extend(it.to_le_bytes());
+        }
+        tree.extend((name.len() as u16 / 2).to_le_bytes());
+        tree.extend(name);
+        tree.resize(data as usize, 0);
+        tree.extend(bytes);
+        self.resources = (rva, tree.len() as u32);
+        self.data(rva, &tree)
     }
 
     /// Bytes at an RVA.
@@ -161,9 +189,12 @@ impl SynthDump {
         put(nt + 0x50, &(image.size as u32).to_le_bytes());
         let directories = nt + if is_64 { 0x88 } else { 0x78 };
         put(directories - 4, &16_u32.to_le_bytes());
-        for (index, (rva, size)) in
-            [(0, exports), (6, debug), (14, if image.managed { (0x1000, 72) } else { (0, 0) })]
-        {
+        for (index, (rva, size)) in [
+            (0, exports),
+            (2, image.resources),
+            (6, debug),
+            (14, if image.managed { (0x1000, 72) } else { (0, 0) }),
+        ] {
             put(directories + index * 8, &rva.to_le_bytes());
             put(directories + index * 8 + 4, &size.to_le_bytes());
         }

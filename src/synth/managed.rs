@@ -137,6 +137,8 @@ pub struct ManagedSpec {
     copies: u64,
     /// Whether the collector's variables are left out.
     no_variables: bool,
+    /// Whether the variables are found by the list of all variables alone.
+    listed: bool,
     /// Whether there are methods, and what was compiled of them.
     methods: bool,
     /// Where static fields begin.
@@ -156,6 +158,7 @@ impl ManagedSpec {
             handles: Vec::new(),
             copies: 0,
             no_variables: false,
+            listed: false,
             methods: false,
             static_base: None,
         };
@@ -405,6 +408,12 @@ impl ManagedSpec {
         if self.flavor.has_wide_rows() { own } else { shared }.unwrap_or(0)
     }
 
+    /// Leaves it to the list of all variables, `g_dacTable`, to say where the collector's are: no
+    /// section of the image is one that they are looked for in.
+    pub fn listed_alone(&mut self) {
+        self.listed = true;
+    }
+
     /// Puts what generation 2 holds into so many further regions, byte for byte. Only a 64-bit
     /// process has room for them, and references lead to the first.
     pub fn copies(&mut self, copies: u64) {
@@ -450,11 +459,29 @@ impl ManagedSpec {
         dump = self.write_queue(dump);
         dump = self.write_handles(dump);
         let mut data = vec![0_u8; 0x4000];
-        if self.flavor != Flavor::Framework && !self.no_variables {
+        if !self.no_variables {
             self.write_variables(&mut data, regions);
         }
         let (a, b, c, d) = self.flavor.file_version();
-        let image = ImageSpec::new(name).size(0x1_0000).version(a, b, c, d);
+        let mut image = ImageSpec::new(name).size(0x1_0000).version(a, b, c, d);
+        if self.flavor == Flavor::Framework && !self.no_variables {
+            // Among others: the generations, the end of the youngest objects, the handle tables.
+            let rvas = [0x2100, 0x2020, 0x1000, 0x2000, 0x2010, 0x2030, 0x2200].map(|it| DATA + it);
+            let mut table = [rvas.len() as u32, 0, 0, 0, 0, 0].to_vec();
+            table.extend(rvas);
+            let table: Vec<u8> = table.into_iter().flat_map(u32::to_le_bytes).collect();
+            image = image.resource(0x8000, "EXTERNALDATAACCESSRESOURCE", &table);
+        }
+        if self.listed {
+            // A variable that leads to the table of the collector's.
+            let at = 0x3f00;
+            let base = RUNTIME + u64::from(DATA);
+            let word = self.word(base);
+            data[at..at + word.len()].copy_from_slice(&word);
+            let list = self.words(&[base + 0x2000, base + at as u64, base + 0x2200]);
+            let image = image.exports(&[("g_dacTable", 0x8000)]).data(0x8000, &list);
+            return dump.image(RUNTIME, image.data(DATA, &data));
+        }
         dump.image(RUNTIME, image.data_section(DATA, 0x4000).data(DATA, &data))
     }
 
@@ -902,23 +929,26 @@ impl ManagedSpec {
             data[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
         };
         let counted = self.flavor.counts_generations();
-        put(0, 0x0402);
-        put(size, GENERATION);
-        if counted {
-            put(2 * size, 5);
+        // .NET Framework has the variables, and no table of them.
+        if self.flavor != Flavor::Framework {
+            put(0, 0x0402);
+            put(size, GENERATION);
+            if counted {
+                put(2 * size, 5);
+            }
+            let first = if counted { 3 } else { 2 };
+            // All have somewhere to point to; the two that count are set behind.
+            for slot in [0, 1, 2, 5, 6, 11, 13, 16, 17, 18, 21, 22, 23] {
+                put((first + slot) * size, base + 0x2100 + slot * 0x20);
+            }
+            put((first + 3) * size, base + 0x1000);
+            put((first + 4) * size, base + 0x2000);
+            put((first + 12) * size, base + 0x2010);
+            put((first + 15) * size, base + 0x2020);
+            // The map of handle tables is a variable itself.
+            put((first + 26) * size, base + 0x2030);
         }
-        let first = if counted { 3 } else { 2 };
-        // All have somewhere to point to; the two that count are set behind.
-        for slot in [0, 1, 2, 5, 6, 11, 13, 16, 17, 18, 21, 22, 23] {
-            put((first + slot) * size, base + 0x2100 + slot * 0x20);
-        }
-        put((first + 3) * size, base + 0x1000);
-        put((first + 4) * size, base + 0x2000);
-        put((first + 12) * size, base + 0x2010);
-        put((first + 15) * size, base + 0x2020);
         put(0x2020, BOOKS + 0x1000);
-        // The map of handle tables is a variable itself.
-        put((first + 26) * size, base + 0x2030);
         put(0x2030, BOOKS + 0x840);
         put(0x2030 + 2 * size, 1);
         put(0x2000, 2);

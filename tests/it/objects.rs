@@ -439,8 +439,45 @@ fn each_generation_of_the_runtime_is_walked_to_the_last_byte() {
         let [first, second] = objects.strings.duplicates.as_slice() else { panic!("{what}") };
         assert_eq!((first.count, second.count), (90, 90), "{what}");
         assert_eq!(objects.strings.duplicated, 2, "{what}");
-        // .NET Framework does not say where threads allocate, so the rest of the zeros is there.
         assert_eq!(objects.gap_bytes, 0x400, "{what}");
+    }
+}
+
+#[test]
+fn the_list_of_all_variables_leads_to_the_generations_too() {
+    for (flavor, wide) in flavors() {
+        let mut spec = ManagedSpec::new(flavor, wide);
+        let leaf = spec.class("Lab.Leaf", 2, ManagedSpec::OBJECT);
+        for generation in 0..4 {
+            (0..60).for_each(|_| _ = spec.add(generation, leaf, 0));
+        }
+        spec.handles(2, 70, 0x1000);
+        let is_framework = flavor == Flavor::Framework;
+        if !is_framework {
+            spec.listed_alone();
+        }
+        let analysis = analyze(spec.process().build());
+        let of = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
+        let [heap] = analysis.managed.as_slice() else { panic!("{of}: {:?}", analysis.notes) };
+        let road = match is_framework {
+            true => "a table of generations in the DAC table",
+            false => "GcDacVars by the DAC table",
+        };
+        assert_eq!(heap.evidence, road, "{of}");
+        for generation in ["Gen 0", "Gen 1", "Gen 2", "LOH"] {
+            assert!(heap.ranges.iter().any(|it| it.generation == generation), "{of}: {generation}");
+        }
+        assert_eq!(analysis.objects[0].allocated_bytes, spec.total(), "{of}");
+        assert!(!heap.handle_segments.is_empty(), "{of}");
+        // Without the list, segments are found by their headers, and regions not at all.
+        let mut spec = spec.clone();
+        spec.without_variables();
+        let analysis = analyze(spec.process().build());
+        let road = analysis.managed.first().map(|it| it.evidence);
+        assert!(
+            matches!(road, None | Some("segment headers, objects behind them")),
+            "{of}: {road:?}"
+        );
     }
 }
 
@@ -463,9 +500,7 @@ fn damage_is_skipped_counted_and_said() {
         let analysis = analyze(spec.process().build());
         let what = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
         let objects = &analysis.objects[0];
-        // Without the collector's variables nobody says that the zeros are not a thread's.
-        let zeros = if flavor == Flavor::Framework { 0 } else { 3 * size };
-        assert_eq!(objects.damaged_bytes, size + zeros, "{what}: {objects:#x?}");
+        assert_eq!(objects.damaged_bytes, 4 * size, "{what}: {objects:#x?}");
         assert_eq!(objects.first_damage, Some(all[100]), "{what}");
         assert_eq!(count(objects, "Lab.Leaf"), 460 - 4, "{what}");
         assert_eq!(analysis.notes.count(Note::ManagedHeapDamaged), 1, "{what}");

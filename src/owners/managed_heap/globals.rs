@@ -154,7 +154,7 @@ pub(super) fn pieces(memory: &Memory, range: VaRange) -> impl Iterator<Item = (V
 }
 
 /// A `GcDacVars` that passed its test.
-struct Vars {
+pub(super) struct Vars {
     generation_size: u64,
     generation_count: u64,
     /// From `build_variant` to `handle_table_map`.
@@ -175,7 +175,7 @@ impl Vars {
 
     /// Reads the table at the start of `bytes`, when it is one. The score is the number of
     /// pointers that are set.
-    fn read(memory: &Memory, bytes: &[u8], images: &[VaRange]) -> Option<(usize, Self)> {
+    pub(super) fn read(memory: &Memory, bytes: &[u8], images: &[VaRange]) -> Option<(usize, Self)> {
         let size = memory.pointer_size() as usize;
         let word = |idx: usize| Some(little_endian(bytes.get(idx * size..idx * size + size)?));
         let version = word(0)?;
@@ -221,7 +221,7 @@ impl Vars {
         Some((score, Self { generation_size, generation_count, pointers, later }))
     }
 
-    fn globals(self, memory: &Memory) -> Option<Globals> {
+    pub(super) fn globals(self, memory: &Memory) -> Option<Globals> {
         let pointer = |idx: usize| self.pointers.get(idx).copied().filter(|&it| it != 0);
         let value = |idx: usize| memory.pointer(pointer(idx)?).filter(|&it| it != 0);
         let [heap_fields, generation_fields, bookkeeping] = self.later;

@@ -1,14 +1,15 @@
 //! Managed heaps: what the .NET garbage collector reserved, region by region.
 //!
-//! Three roads lead to the segments, and the first that arrives is taken: the contract descriptor
-//! that .NET 9 and later export, the collector's own table of variables, and the headers of the
-//! segments themselves. Each is tested against the memory map before anything is claimed.
+//! Four roads lead to the segments, and the first that arrives is taken: the contract descriptor
+//! that .NET 9 and later export, the collector's own table of variables, the list of variables that a
+//! runtime carries for its debugging library, and the headers of the segments themselves. Each is tested against the memory map before anything is claimed.
 //!
 //! Objects are not walked here: that is what `crate::managed` does, with where the objects of each
 //! generation begin and end.
 
 pub(crate) mod code;
 mod contract;
+mod dac;
 mod globals;
 mod handles;
 mod loader;
@@ -95,8 +96,9 @@ fn by_globals(process: &Process, runtime: &Runtime) -> Option<Road> {
     }
     let contract = contract::globals(process, runtime).into_iter();
     // The second road is not taken where the first arrives.
-    let mut roads =
-        contract.chain(std::iter::once_with(|| globals::by_content(process, runtime)).flatten());
+    let mut roads = contract
+        .chain(std::iter::once_with(|| globals::by_content(process, runtime)).flatten())
+        .chain(std::iter::once_with(|| dac::globals(process, runtime)).flatten());
     roads.find_map(|globals| {
         let walk = segments::walk(process, &globals)?;
         let evidence = globals.evidence;

@@ -26,7 +26,7 @@ use crate::space::{ALLOCATION_GRANULARITY, Memory, PAGE, RegionType, State, Va, 
 /// Read-only: objects that were put there once and are never moved.
 const READ_ONLY: u64 = 1;
 /// Large object heap.
-const LARGE: u64 = 8;
+pub(super) const LARGE: u64 = 8;
 /// Pinned object heap.
 const PINNED: u64 = 0x200;
 
