@@ -36,6 +36,9 @@ const LONGEST: usize = 1000;
 /// Parents of a type.
 const PARENTS: usize = 64;
 
+/// Stands for a type that was made at run time, whose metadata is in no image.
+const DYNAMIC: &str = "<dynamic>";
+
 /// Kinds of types whose objects are looked at one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -132,7 +135,9 @@ impl<'a> Names<'a> {
                 Some(format!("{}[{commas}]", self.argument(instance()?, depth)))
             }
             Kind::String | Kind::Plain => {
-                let definition = self.definition(table)?;
+                let Some(definition) = self.definition(table) else {
+                    return self.is_dynamic(table).then(|| DYNAMIC.to_owned());
+                };
                 let mut name = definition.metadata.type_name(definition.row)?;
                 if tables::is_generic(self.memory, table)
                     && let Some(arguments) = self.arguments(instance()?)
@@ -311,15 +316,48 @@ impl<'a> Names<'a> {
         found
     }
 
+    /// Whether a type's module was made at run time (Reflection.Emit): it is one, for it begins with
+    /// the runtime's own table, and no way leads from it to an image, not to one whose pages are
+    /// missing either.
+    fn is_dynamic(&self, table: Va) -> bool {
+        let memory = self.memory;
+        let fields = Fields::new(memory.pointer_size());
+        let images = &self.process.images;
+        let runtimes = self.process.runtimes.iter().filter_map(|it| images.at(it.image_base));
+        let runtimes: Vec<_> = runtimes.map(|it| it.range).collect();
+        let is_module =
+            |va: Va| memory.pointer(va).is_some_and(|va| runtimes.iter().any(|it| it.contains(va)));
+        let is_base = |va: &Va| images.iter().any(|it| it.range.start() == *va);
+        let Some((canonical, _)) = tables::class(memory, table) else { return false };
+        let Some(at) = canonical.checked_add(fields.module) else { return false };
+        tables::ways(memory, at).any(|module| {
+            is_module(module)
+                && !self.words(module, MODULE_WORDS).any(|file| {
+                    is_base(&file)
+                        || self.words(file, 8).any(|image| {
+                            is_base(&image)
+                                || self.words(image, 40).any(|layout| {
+                                    is_base(&layout) || self.words(layout, 6).any(|it| is_base(&it))
+                                })
+                        })
+                })
+        })
+    }
+
+    /// What the first words of a structure lead to.
+    fn words(&self, va: Va, count: u64) -> impl Iterator<Item = Va> + use<'a> {
+        let memory = self.memory;
+        let size = memory.pointer_size();
+        let word = move |idx: u64| memory.pointer(va.checked_add(idx.checked_mul(size)?)?);
+        // What is below cannot be mapped; most numbers are.
+        (0..count).filter_map(word).filter(|&it| 0x1_0000 <= it)
+    }
+
     /// Searches the way from a module to its image. Where the module says its assembly's name, the
     /// image must have the same; else the nearest is taken.
     fn find_metadata(&self, module: Va) -> Option<Metadata<'a>> {
         let memory = self.memory;
-        let size = memory.pointer_size();
-        let words = |va: Va, count: u64| {
-            let word = move |idx: u64| memory.pointer(va.checked_add(idx.checked_mul(size)?)?);
-            (0..count).filter_map(word).filter(|&it| 0x1_0000 <= it)
-        };
+        let words = |va: Va, count: u64| self.words(va, count);
         let mut tried = Vec::new();
         let mut nearest = None;
         let mut attempt = |va: Va| {

@@ -139,6 +139,8 @@ pub struct ManagedSpec {
     no_variables: bool,
     /// Whether the variables are found by the list of all variables alone.
     listed: bool,
+    /// A type in a module of its own, and whether that is one.
+    dynamic: Option<(usize, bool)>,
     /// Whether there are methods, and what was compiled of them.
     methods: bool,
     /// Where static fields begin.
@@ -159,6 +161,7 @@ impl ManagedSpec {
             copies: 0,
             no_variables: false,
             listed: false,
+            dynamic: None,
             methods: false,
             static_base: None,
         };
@@ -314,6 +317,12 @@ impl ManagedSpec {
     pub fn stale(&mut self, generation: usize, bytes: usize) {
         let end = self.bytes[generation].len() + bytes;
         self.bytes[generation].resize(end, 0x5b);
+    }
+
+    /// Puts a type into a module that was made at run time. Without `is_module` there is something
+    /// else where the module should be.
+    pub fn dynamic(&mut self, of: TypeId, is_module: bool) {
+        self.dynamic = Some((of.0, is_module));
     }
 
     /// An interface, for arguments of types.
@@ -541,7 +550,11 @@ impl ManagedSpec {
                 _ => 0,
             };
             let auxiliary = if it.statics.is_empty() { 0 } else { self.auxiliary(idx) };
-            let module = self.near(table + 0x10 + size, MODULE);
+            let module = match self.dynamic {
+                Some((of, _)) if of == idx => MODULE + 0x2000,
+                _ => MODULE,
+            };
+            let module = self.near(table + 0x10 + size, module);
             bytes.extend(self.words(&[parent, module, auxiliary, class, instance, 0]));
             if self.flavor.has_wide_rows() && auxiliary != 0 {
                 let info = self.words(&[self.static_base(idx), 0, table]);
@@ -595,6 +608,10 @@ impl ManagedSpec {
             dump = dump
                 .write(local, &self.words(&[assembly, 0, 0, 0, base]))
                 .write(assembly, &self.words(&[0, 0, MODULE]));
+        }
+        if let Some((_, is_module)) = self.dynamic {
+            let own = if is_module { RUNTIME + 0x2000 } else { MODULE + 0x3000 };
+            dump = dump.capture(MODULE + 0x2000, 0x1000).write(MODULE + 0x2000, &self.word(own));
         }
         // File, image, layout, image.
         dump.write(MODULE, &self.words(&module))

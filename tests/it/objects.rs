@@ -444,6 +444,25 @@ fn each_generation_of_the_runtime_is_walked_to_the_last_byte() {
 }
 
 #[test]
+fn types_that_were_made_at_run_time_are_said_to_be_and_damage_is_not() {
+    for (flavor, wide) in flavors() {
+        for is_module in [true, false] {
+            let mut spec = ManagedSpec::new(flavor, wide);
+            let made = spec.class("Lab.Made", 2, ManagedSpec::OBJECT);
+            for generation in 0..4 {
+                (0..60).for_each(|_| _ = spec.add(generation, made, 0));
+            }
+            spec.dynamic(made, is_module);
+            let analysis = analyze(spec.process().build());
+            let of = format!("{flavor:?}, {} bits", if wide { 64 } else { 32 });
+            let name = analysis.objects[0].types.iter().find(|it| it.count == 240);
+            let name = name.unwrap_or_else(|| panic!("{of}")).name.as_deref();
+            assert_eq!(name, is_module.then_some("<dynamic>"), "{of}");
+        }
+    }
+}
+
+#[test]
 fn the_list_of_all_variables_leads_to_the_generations_too() {
     for (flavor, wide) in flavors() {
         let mut spec = ManagedSpec::new(flavor, wide);

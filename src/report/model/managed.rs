@@ -122,7 +122,8 @@ pub struct Generation {
 /// Objects of one type.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ManagedType {
-    /// Full name; `<unknown>` where its metadata is not to be had.
+    /// Full name; `<dynamic>` for a type that was made at run time, `<unknown>` where its metadata is
+    /// not to be had.
     pub name: String,
     /// Address of its method table.
     pub method_table: String,
