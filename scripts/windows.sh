@@ -116,7 +116,7 @@ compare() { # DUMP ARGS…: what both programs say about it
 }
 dumps=(samples/*.dmp)
 # Two real dumps, where they are.
-for it in wine/native-x64-procdump real/full-dump; do
+for it in wine/native-x64-procdump real/fizzbuzz_wow64; do
     for packed in "${OOMSCOPE_DUMPS:-../shared/dumps}/$it".dmp.zst; do
         [[ -f $packed ]] || { echo "not there, so not compared: $it"; continue; }
         zstd -qdf "$packed" -o "$work/$(basename "$packed" .zst)"
